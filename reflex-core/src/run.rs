@@ -1,0 +1,382 @@
+use std::{
+    convert::Infallible,
+    future::{self, poll_fn},
+    pin::{Pin, pin},
+    sync::Arc,
+    task::Poll,
+    time::Duration,
+};
+
+use futures_core::Stream;
+use tokio::{
+    select,
+    time::{Instant, sleep, sleep_until, timeout},
+};
+use tracing::Instrument;
+
+use crate::{
+    Consumer, Cursor, CursorStore, Error, Event, HandlerError, Metrics, Opened, Progress, Result, Spec, StreamFunc,
+    metrics::Recorder, spec::SpecOptions, stream::time_left,
+};
+
+/// A stream that yielded nothing for this long is idle: delayed cursors are written.
+const IDLE: Duration = Duration::from_millis(100);
+
+/// How long delayed cursors may take to be written on the way out.
+const FLUSH_DEADLINE: Duration = Duration::from_secs(10);
+
+/// While events keep coming, everything else is looked at after this many.
+const EVENTS_PER_TURN: u32 = 32;
+
+/// After an event that took longer than this, everything else is looked at as well.
+const SLOW: Duration = Duration::from_millis(1);
+
+/// Runs a consumer until something ends it, which is always an error.
+///
+/// Gets the cursor, resets the consumer, opens the stream after the cursor, and then for each event: waits until it is as
+/// old as the spec's lag, hands it to the consumer, and stores the cursor that the consumer allows. Delayed cursors are
+/// flushed when the stream has yielded nothing for 100 ms, and on the way out, where they get 10 seconds.
+///
+/// An unexpected end is told to `tracing` as one event at ERROR, with the consumer, the event id and the foreign id. Each
+/// event is consumed inside a span `consume` at DEBUG; where that level is switched off there is no span, and no trace is
+/// continued.
+///
+/// `Display` of the returned error says where it happened; why it happened is its `source()`, as with all errors here. Print
+/// the whole chain, as `anyhow` does with `{:#}`.
+///
+/// Nothing is tried again. A service that wants to go on calls `run` in a loop, after a pause.
+///
+/// # Errors
+///
+/// The first error of the stream, the store or the consumer, with the consumer and the event where there is one. The
+/// cursor stays in front of the event that failed; call `run` again to go on there. The end of a
+/// [to-head](Spec::to_head) spec is an error too, one that [`is_head_reached`](Error::is_head_reached). If the run ended as
+/// intended but a delayed cursor could not be written, that is the error.
+///
+/// # Panics
+///
+/// As [`Metrics::global`] does, if the spec has no metrics of its own.
+///
+/// # Cancel safety
+///
+/// The future may be dropped at any await point. Events whose cursor was not yet written are delivered again by the next
+/// run; nothing else is lost.
+///
+/// # Examples
+///
+/// See [`Spec`].
+pub async fn run<S: StreamFunc, C: CursorStore, K: Consumer>(spec: &mut Spec<S, C, K>) -> Result<Infallible> {
+    run_until(spec, future::pending()).await
+}
+
+/// Runs a consumer as [`run`] does, until `shutdown` is done as well.
+///
+/// On a shutdown the event in hand is finished, the consumer drained and the cursors flushed. A wait for lag or for the
+/// next event ends at once. A handler that never returns is waited for without a limit: put a timeout around the call if
+/// the service must end by a certain time.
+///
+/// # Errors
+///
+/// As [`run`]; a shutdown ends with an error that [`is_stopped`](Error::is_stopped).
+///
+/// # Panics
+///
+/// As [`run`].
+///
+/// # Cancel safety
+///
+/// As [`run`].
+///
+/// # Examples
+///
+/// ```
+/// use reflex_core::{MemoryCursors, MemoryEvents, Spec, consumer_fn, run_until};
+///
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+/// let consumer = consumer_fn("ship", |_event| async { Ok(()) });
+/// let mut spec = Spec::new(MemoryEvents::new(), MemoryCursors::new(), consumer);
+/// let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+/// stop.send(()).unwrap();
+/// let error = run_until(&mut spec, async { stopped.await.unwrap_or_default() }).await.unwrap_err();
+/// assert!(error.is_stopped());
+/// # });
+/// ```
+pub async fn run_until<S: StreamFunc, C: CursorStore, K: Consumer>(
+    spec: &mut Spec<S, C, K>,
+    shutdown: impl Future<Output = ()> + Send,
+) -> Result<Infallible> {
+    let metrics = spec.metrics.clone().unwrap_or_else(Metrics::global);
+    let consumer: Arc<str> = spec.consumer.name().into();
+    let mut engine = Engine {
+        recorder: Recorder::new(metrics, consumer.clone(), spec.consumer.monitoring()),
+        name: consumer,
+        cursors: &spec.cursors,
+        consumer: &mut spec.consumer,
+        lag: spec.options.lag,
+        turn: 0,
+        unflushed: false,
+        idle_at: None,
+    };
+    let ended = engine.follow(&spec.stream, &spec.options, pin!(shutdown)).await;
+    let error = engine.close(ended).await;
+    Err(error.in_consumer(&engine.name))
+}
+
+/// One run: the loop and what it remembers.
+struct Engine<'a, C, K> {
+    name: Arc<str>,
+    cursors: &'a C,
+    consumer: &'a mut K,
+    recorder: Recorder,
+    lag: Duration,
+    /// Events since everything else was looked at.
+    turn: u32,
+    /// Whether there may be a cursor or a metric to flush.
+    unflushed: bool,
+    /// When the stream counts as idle; `None` until it has nothing to yield.
+    idle_at: Option<Instant>,
+}
+
+impl<C: CursorStore, K: Consumer> Engine<'_, C, K> {
+    /// Consumes the stream to its end and returns the error that ended it.
+    async fn follow<S: StreamFunc>(
+        &mut self,
+        stream: &S,
+        options: &SpecOptions,
+        mut shutdown: Pin<&mut impl Future<Output = ()>>,
+    ) -> Result<Infallible> {
+        let opened = select! {
+            biased;
+            () = shutdown.as_mut() => return Err(Error::stopped()),
+            opened = self.open(stream, options) => opened?,
+        };
+        let mut events = pin!(opened.events);
+        let end = loop {
+            let event = match self.next(events.as_mut(), shutdown.as_mut()).await? {
+                Ok(event) => event,
+                Err(end) => break end,
+            };
+            if let Err(end) = self.wait_for_lag(&event, shutdown.as_mut()).await? {
+                break end;
+            }
+            self.consume(event).await?;
+        };
+        if end.is_stopped() || end.is_head_reached() || end.is_ended() {
+            let progress = self.consumer.drain().await.map_err(Error::from_handler)?;
+            self.settle(progress, None).await?;
+        }
+        Err(end)
+    }
+
+    async fn open<S: StreamFunc>(&mut self, stream: &S, options: &SpecOptions) -> Result<Opened<S::Stream>> {
+        let stored = self.cursors.get(&self.name).await?;
+        self.consumer.reset().await.map_err(Error::from_handler)?;
+        let opened = stream.open(options.stream_options(stored.as_ref())).await?;
+        let Some(position) = &opened.position else {
+            return Ok(opened);
+        };
+        match self.store_position(position).await {
+            Err(error) if error.is_cursor_backwards() => {
+                // Everything up to the stored cursor was consumed before: the head is behind it.
+                let from_cursor = SpecOptions { from_head: false, ..options.clone() };
+                stream.open(from_cursor.stream_options(stored.as_ref())).await
+            }
+            Err(error) if !error.is_cursor_unchanged() => Err(error),
+            _ => Ok(opened),
+        }
+    }
+
+    async fn store_position(&mut self, position: &Cursor) -> Result<()> {
+        self.cursors.set(&self.name, position).await?;
+        self.cursors.flush().await
+    }
+
+    /// Waits for the next event. The inner error is the end of the stream or a shutdown, the outer one a failure.
+    async fn next<S: Stream<Item = Result<Event>>>(
+        &mut self,
+        mut events: Pin<&mut S>,
+        mut shutdown: Pin<&mut impl Future<Output = ()>>,
+    ) -> Result<Result<Event>> {
+        loop {
+            self.turn += 1;
+            if self.turn < EVENTS_PER_TURN {
+                if let Poll::Ready(item) = poll_now(events.as_mut()).await {
+                    self.idle_at = None;
+                    return Ok(item.unwrap_or_else(|| Err(Error::ended())));
+                }
+            } else {
+                tokio::task::coop::consume_budget().await;
+            }
+            self.turn = 0;
+            self.idle_at.get_or_insert_with(|| Instant::now() + IDLE);
+            select! {
+                biased;
+                () = shutdown.as_mut() => return Ok(Err(Error::stopped())),
+                () = self.consumer.ready() => self.advance().await?,
+                item = poll_fn(|cx| events.as_mut().poll_next(cx)) => {
+                    self.idle_at = None;
+                    return Ok(item.unwrap_or_else(|| Err(Error::ended())));
+                }
+                () = idle(self.idle_at), if self.unflushed => self.flush().await?,
+            }
+        }
+    }
+
+    /// Waits until the event is old enough. The inner error is a shutdown.
+    async fn wait_for_lag(
+        &mut self,
+        event: &Event,
+        mut shutdown: Pin<&mut impl Future<Output = ()>>,
+    ) -> Result<Result<()>> {
+        let Some(left) = time_left(self.lag, event) else {
+            return Ok(Ok(()));
+        };
+        let mut due = pin!(sleep(left));
+        let idle_at = Instant::now() + IDLE;
+        loop {
+            select! {
+                biased;
+                () = shutdown.as_mut() => return Ok(Err(Error::stopped())),
+                () = self.consumer.ready() => self.advance().await?,
+                () = due.as_mut() => return Ok(Ok(())),
+                () = sleep_until(idle_at), if self.unflushed => self.flush().await?,
+            }
+        }
+    }
+
+    async fn consume(&mut self, event: Event) -> Result<()> {
+        self.unflushed = true;
+        let since = self.recorder.begin(event.timestamp());
+        let outcome = consume_in_span(self.consumer, event.clone()).await;
+        let slow = self.recorder.consumed(since) > SLOW;
+        let settled = match outcome {
+            Ok(progress) => self.settle(progress, Some(event.id())).await,
+            Err(error) => Err(Error::from_handler(error)),
+        };
+        settled.map_err(|error| error.at_event(&event))?;
+        if slow {
+            self.turn = EVENTS_PER_TURN;
+            tokio::task::yield_now().await;
+        }
+        Ok(())
+    }
+
+    async fn advance(&mut self) -> Result<()> {
+        let progress = self.consumer.advance().await.map_err(Error::from_handler)?;
+        self.settle(progress, None).await
+    }
+
+    /// Moves the cursor as far as the consumer allows.
+    async fn settle(&mut self, progress: Progress, consumed: Option<&Cursor>) -> Result<()> {
+        let cursor = match &progress {
+            Progress::Pending => None,
+            Progress::Done => consumed,
+            Progress::Skipped => {
+                self.recorder.skipped();
+                consumed
+            }
+            Progress::UpTo(cursor) => Some(cursor),
+        };
+        let Some(cursor) = cursor else {
+            return Ok(());
+        };
+        self.unflushed = true;
+        self.cursors.set(&self.name, cursor).await
+    }
+
+    async fn flush(&mut self) -> Result<()> {
+        self.recorder.flush();
+        self.cursors.flush().await?;
+        self.unflushed = false;
+        Ok(())
+    }
+
+    /// Stops the consumer and writes delayed cursors, whatever ended the run, and decides what its error is.
+    async fn close(&mut self, ended: Result<Infallible>) -> Error {
+        let Err(end) = ended;
+        let stopped = self.consumer.stop().await.map_err(Error::from_handler);
+        let flushed = match timeout(FLUSH_DEADLINE, self.cursors.flush()).await {
+            Ok(flushed) => flushed,
+            Err(_) => Err(Error::store(
+                "write delayed cursors at the end of a run",
+                format!("no answer within {} s", FLUSH_DEADLINE.as_secs()),
+            )),
+        };
+        let error = self.most_telling(end, stopped);
+        let error = self.most_telling(error, flushed);
+        if as_intended(&error) {
+            self.recorder.retire();
+        } else {
+            self.report(&error);
+        }
+        error
+    }
+
+    fn most_telling(&self, end: Error, closed: Result<()>) -> Error {
+        match closed {
+            Ok(()) => end,
+            Err(closing) if as_intended(&end) => closing,
+            Err(closing) => {
+                tracing::error!(
+                    consumer = %self.name,
+                    error = &closing as &dyn std::error::Error,
+                    "closing the run failed as well"
+                );
+                end
+            }
+        }
+    }
+
+    fn report(&self, error: &Error) {
+        self.recorder.failed();
+        tracing::error!(
+            consumer = %self.name,
+            event_id = error.event_id().map(tracing::field::display),
+            foreign_id = error.foreign_id(),
+            error = error as &dyn std::error::Error,
+            "the run ended"
+        );
+    }
+}
+
+fn as_intended(error: &Error) -> bool {
+    error.is_expected() || error.is_head_reached()
+}
+
+async fn consume_in_span<K: Consumer>(consumer: &mut K, event: Event) -> Result<Progress, HandlerError> {
+    if !tracing::enabled!(tracing::Level::DEBUG) {
+        return consumer.consume(event).await;
+    }
+    let span = consume_span(consumer.name(), &event);
+    consumer.consume(event).instrument(span).await
+}
+
+/// The span of one event; its parent in the trace is the producer's span.
+fn consume_span(consumer: &str, event: &Event) -> tracing::Span {
+    let context = event.span_context();
+    let span = tracing::debug_span!(
+        "consume",
+        consumer,
+        event_id = %event.id(),
+        foreign_id = event.foreign_id(),
+        trace_id = context.map(|context| format!("{:032x}", context.trace_id())),
+        parent_span_id = context.map(|context| format!("{:016x}", context.span_id())),
+    );
+    #[cfg(feature = "opentelemetry")]
+    if let Some(context) = &context {
+        crate::telemetry::continue_trace(&span, context);
+    }
+    span
+}
+
+/// Polls a stream once, without waiting.
+async fn poll_now<S: Stream>(mut stream: Pin<&mut S>) -> Poll<Option<S::Item>> {
+    poll_fn(|cx| Poll::Ready(stream.as_mut().poll_next(cx))).await
+}
+
+async fn idle(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => future::pending().await,
+    }
+}

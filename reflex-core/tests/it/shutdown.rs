@@ -1,0 +1,111 @@
+//! A shutdown ends a run in each of its states.
+
+use std::{
+    future::{pending, ready},
+    time::Duration,
+};
+
+use reflex_core::{
+    BufferedCursors, Event, MemoryCursors, Opened, Progress, Result, Spec, StreamFunc, StreamOptions, consumer_fn,
+    run_until,
+};
+use reflex_testing::{Call, ScriptedConsumer, Step};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, sleep},
+};
+
+use crate::support::{DEADLINE, filled, stored};
+
+#[tokio::test]
+async fn before_anything_else() {
+    let consumer = ScriptedConsumer::new("billing");
+    let calls = consumer.calls();
+    let mut spec = Spec::new(filled(1), MemoryCursors::new(), consumer);
+    let error = run_until(&mut spec, ready(())).await.unwrap_err();
+    assert!(error.is_stopped() && error.is_expected());
+    assert!(calls.consumed().is_empty());
+    assert_eq!(calls.all().last(), Some(&Call::Stop));
+}
+
+#[tokio::test]
+async fn while_the_stream_opens() {
+    let (opening, opened) = oneshot::channel();
+    let source = NeverOpens(std::sync::Mutex::new(Some(opening)));
+    let consumer = ScriptedConsumer::new("billing");
+    let calls = consumer.calls();
+    let mut spec = Spec::new(source, MemoryCursors::new(), consumer);
+    let error = run_until(&mut spec, async { opened.await.unwrap() }).await.unwrap_err();
+    assert!(error.is_stopped());
+    assert_eq!(calls.all(), [Call::Reset, Call::Stop]);
+}
+
+struct NeverOpens(std::sync::Mutex<Option<oneshot::Sender<()>>>);
+
+impl StreamFunc for NeverOpens {
+    type Stream = reflex_core::BoxEventStream;
+
+    async fn open(&self, _options: StreamOptions) -> Result<Opened<Self::Stream>> {
+        let opening = self.0.lock().unwrap().take();
+        opening.unwrap().send(()).unwrap();
+        pending().await
+    }
+}
+
+#[tokio::test]
+async fn while_idle_drains_and_flushes() {
+    let cursors = MemoryCursors::new();
+    let consumer = ScriptedConsumer::new("batch").at(2, Progress::Pending).on_drain(Progress::UpTo(3.into()));
+    let calls = consumer.calls();
+    let mut spec = Spec::new(filled(3), BufferedCursors::new(cursors.clone()), consumer);
+    let error = run_until(&mut spec, calls.await_consumed(3, DEADLINE)).await.unwrap_err();
+    assert!(error.is_stopped());
+    assert_eq!(error.consumer(), Some("batch"));
+    assert_eq!(calls.all()[4..], [Call::Drain, Call::Stop]);
+    assert_eq!(stored(&cursors, "batch"), Some(3));
+}
+
+#[tokio::test]
+async fn a_drain_that_fails_is_the_error() {
+    let cursors = MemoryCursors::new();
+    let consumer = ScriptedConsumer::new("batch").at(0, Progress::Pending).on_drain(Step::fail("not finished"));
+    let calls = consumer.calls();
+    let mut spec = Spec::new(filled(1), cursors.clone(), consumer);
+    let error = run_until(&mut spec, calls.await_consumed(1, DEADLINE)).await.unwrap_err();
+    assert!(!error.is_stopped(), "{error}");
+    assert_eq!(stored(&cursors, "batch"), None);
+    assert_eq!(calls.all().last(), Some(&Call::Stop));
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_waiting_for_lag() {
+    let cursors = MemoryCursors::new();
+    let consumer = ScriptedConsumer::new("late");
+    let calls = consumer.calls();
+    let mut spec = Spec::new(filled(1), cursors.clone(), consumer).lag(Duration::from_secs(3_600));
+    let start = Instant::now();
+    let error = run_until(&mut spec, sleep(Duration::from_secs(600))).await.unwrap_err();
+    assert!(error.is_stopped());
+    assert_eq!(start.elapsed().as_secs(), 600);
+    assert_eq!(calls.all(), [Call::Reset, Call::Drain, Call::Stop]);
+    assert_eq!(stored(&cursors, "late"), None);
+}
+
+#[tokio::test]
+async fn while_consuming_finishes_the_event_in_hand_and_no_other() {
+    let cursors = MemoryCursors::new();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let mut stop = Some(stop);
+    let consumer = consumer_fn("billing", move |_event: Event| {
+        stop.take().map(|stop| stop.send(()));
+        // The work of this event.
+        async {
+            sleep(Duration::from_millis(5)).await;
+            Ok(())
+        }
+    });
+    let mut spec = Spec::new(filled(50), BufferedCursors::new(cursors.clone()), consumer);
+    let error = run_until(&mut spec, async { stopped.await.unwrap() }).await.unwrap_err();
+    assert!(error.is_stopped());
+    assert_eq!(stored(&cursors, "billing"), Some(1));
+}
