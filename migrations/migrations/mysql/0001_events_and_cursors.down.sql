@@ -1,0 +1,2 @@
+drop table if exists cursors;
+drop table if exists events;

@@ -1,0 +1,2 @@
+drop table cursors;
+drop table events;
