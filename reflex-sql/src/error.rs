@@ -1,0 +1,151 @@
+use std::{fmt, sync::Arc, time::Duration};
+
+/// Why a table could not be opened, read or written.
+///
+/// Opaque; ask it with its predicates. Streams and cursor stores return [`reflex_core::Error`] with this one as the source:
+///
+/// ```
+/// use std::error::Error as _;
+///
+/// fn is_standby(error: &reflex_core::Error) -> bool {
+///     let source = error.source().and_then(|source| source.downcast_ref::<reflex_sql::Error>());
+///     source.is_some_and(|error| error.is_unsafe())
+/// }
+/// # let _ = is_standby;
+/// ```
+#[derive(Clone)]
+pub struct Error(Arc<Problem>);
+
+/// A `Result` with this crate's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Problem {
+    #[error(
+        "`{0}` is no table or column name: use a letter or underscore, then letters, digits and underscores, at most 63 \
+         in all; a schema may stand in front of a table, with a dot"
+    )]
+    InvalidName(String),
+    #[error("{attempted}")]
+    Database { attempted: String, source: sqlx::Error },
+    #[error("{attempted}: no answer within {} s; is the database stalled or out of reach?", .deadline.as_secs_f64())]
+    Deadline { attempted: String, deadline: Duration },
+    #[error(
+        "table `{table}` does not exist: run `reflex migrate` for the default tables, or create it with the statements \
+         that `reflex schema` prints"
+    )]
+    NoTable { table: String },
+    #[error("table `{table}` cannot hold {what}: {problem}; {remedy}")]
+    Schema { table: String, what: &'static str, problem: String, remedy: String },
+    #[error("table `{table}` cannot be read without losing events: {problem}; {remedy}")]
+    Unsafe { table: String, problem: String, remedy: String },
+    #[error(
+        "cursor {cursor} is ahead of table `{table}`, whose highest id so far is {highest}: the table was restored, truncated \
+         or lost commits in a crash; check what was lost, then set the cursor with `reflex cursors set --force`"
+    )]
+    CursorAhead { table: String, cursor: i64, highest: i64 },
+    #[error(
+        "cursor `{cursor}` is not an integer, and the ids of table `{table}` are: does it belong to another stream?"
+    )]
+    NotAnInteger { table: String, cursor: String },
+    #[error("cursor `{cursor}` is not an integer, and table `{table}` keeps integers: use a table with a text column")]
+    CursorNotAnInteger { table: String, cursor: String },
+    #[error("others keep changing the cursor of consumer `{consumer}` in table `{table}`: is it run more than once?")]
+    Contended { table: String, consumer: String },
+    #[error("the database was restarted or replaced by another while table `{table}` was read: open the stream again")]
+    ServerChanged { table: String },
+    #[error("the type of event {id}, {event_type}, does not fit in 32 bits")]
+    TypeOutOfRange { id: i64, event_type: i64 },
+    #[error("the event at position {at} of the insert cannot be stored in table `{table}`: {problem}")]
+    Event { table: String, at: usize, problem: String },
+    #[error("the shared reader of table `{table}` ended with its runtime: open the stream again")]
+    ReaderEnded { table: String },
+    #[error("a reader task of table `{table}` panicked")]
+    Panicked { table: String, source: tokio::task::JoinError },
+}
+
+impl Problem {
+    /// Says what was attempted when the database failed.
+    pub(crate) fn database(attempted: impl Into<String>) -> impl FnOnce(sqlx::Error) -> Error {
+        let attempted = attempted.into();
+        move |source| Error::from(Problem::Database { attempted, source })
+    }
+}
+
+impl Error {
+    /// True if a name is not a plain identifier.
+    #[must_use]
+    pub fn is_invalid_name(&self) -> bool {
+        matches!(*self.0, Problem::InvalidName(_))
+    }
+
+    /// True if the table does not exist.
+    #[must_use]
+    pub fn is_missing_table(&self) -> bool {
+        matches!(*self.0, Problem::NoTable { .. })
+    }
+
+    /// True if the table exists and has the wrong columns.
+    #[must_use]
+    pub fn is_schema(&self) -> bool {
+        matches!(*self.0, Problem::Schema { .. })
+    }
+
+    /// True if the database or the table is set up so that events could be lost: a standby, a sequence with a cache.
+    #[must_use]
+    pub fn is_unsafe(&self) -> bool {
+        matches!(*self.0, Problem::Unsafe { .. })
+    }
+
+    /// True if a cursor is ahead of everything that the table ever held.
+    #[must_use]
+    pub fn is_cursor_ahead(&self) -> bool {
+        matches!(*self.0, Problem::CursorAhead { .. })
+    }
+
+    /// The error of the database behind this one, if it comes from there.
+    #[must_use]
+    pub fn as_database(&self) -> Option<&sqlx::Error> {
+        match &*self.0 {
+            Problem::Database { source, .. } => Some(source),
+            _ => None,
+        }
+    }
+
+    /// True if trying again cannot help until somebody changes the input or the set-up.
+    fn is_invalid(&self) -> bool {
+        matches!(*self.0, Problem::NotAnInteger { .. } | Problem::InvalidName(_))
+    }
+
+    /// As the error of a stream of `table`.
+    pub(crate) fn into_stream_error(self, table: impl fmt::Display) -> reflex_core::Error {
+        if self.is_invalid() {
+            return reflex_core::Error::invalid(self.to_string());
+        }
+        reflex_core::Error::stream(format!("read events table `{table}`"), self)
+    }
+}
+
+impl From<Problem> for Error {
+    fn from(problem: Problem) -> Self {
+        Self(Arc::new(problem))
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        std::error::Error::source(&*self.0)
+    }
+}

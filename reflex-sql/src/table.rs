@@ -1,0 +1,150 @@
+use std::{
+    fmt,
+    ops::{Deref, DerefMut},
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use reflex_core::EventsTableMetrics;
+use sqlx::{Pool, pool::PoolConnection};
+use tokio::{
+    sync::{Mutex, Notify, Semaphore},
+    time::timeout,
+};
+
+use crate::{
+    Result,
+    dialect::{Dialect, EventsSql},
+    error::Problem,
+    options::EventsTableOptions,
+    page::Page,
+    tail::Tail,
+};
+
+/// What all handles and streams of one opened table share.
+pub(crate) struct Table<D: Dialect> {
+    pub(crate) sql: EventsSql,
+    pub(crate) options: EventsTableOptions,
+    pub(crate) metrics: EventsTableMetrics,
+    /// Rung after a commit in this process.
+    pub(crate) wake: Arc<Notify>,
+    /// Streams that are behind the ring take turns, so that none waits for a connection longer than for the others' pages.
+    pub(crate) turns: Semaphore,
+    readers: Pool<D>,
+    tail: Mutex<Weak<Tail>>,
+}
+
+impl<D: Dialect> Table<D> {
+    pub(crate) fn new(
+        readers: Pool<D>,
+        sql: EventsSql,
+        options: EventsTableOptions,
+        metrics: EventsTableMetrics,
+    ) -> Self {
+        Self {
+            sql,
+            turns: Semaphore::new(options.reader_connections as usize - 1),
+            options,
+            metrics,
+            wake: Arc::new(Notify::new()),
+            readers,
+            tail: Mutex::new(Weak::new()),
+        }
+    }
+
+    /// The shared reader, started if none is running.
+    pub(crate) async fn tail(self: &Arc<Self>) -> Result<Arc<Tail>> {
+        let mut slot = self.tail.lock().await;
+        if let Some(tail) = slot.upgrade()
+            && tail.is_running()
+        {
+            return Ok(tail);
+        }
+        let tail = Arc::new(Tail::start(self.clone()).await?);
+        *slot = Arc::downgrade(&tail);
+        Ok(tail)
+    }
+
+    pub(crate) async fn acquire(&self) -> Result<Lease<D>> {
+        let attempted = || format!("connect to the database to read table `{}`", self.sql.table);
+        within(self.options.deadline, attempted, async {
+            self.readers.acquire().await.map(Lease::new).map_err(Problem::database(attempted()))
+        })
+        .await
+    }
+
+    /// Lets a query fail that is not answered in time.
+    pub(crate) async fn within<T>(&self, attempted: &str, query: impl Future<Output = Result<T>>) -> Result<T> {
+        within(self.options.deadline, || format!("{attempted} of table `{}`", self.sql.table), query).await
+    }
+
+    pub(crate) async fn read_page(&self, conn: &mut D::Connection, after: i64, limit: u32) -> Result<Page> {
+        let timer = self.metrics.loading_seconds.start_timer();
+        let page = self.within("read a page", D::read_page(conn, &self.sql, after, limit)).await?;
+        timer.observe_duration();
+        self.metrics.deserialization_seconds.inc_by(page.decoding.as_secs_f64());
+        self.metrics.events_deserialized.inc_by(page.entries.len() as u64);
+        Ok(page)
+    }
+}
+
+impl<D: Dialect> fmt::Debug for Table<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Table").field("sql", &self.sql).field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+/// A connection that goes back to its pool only when it is released.
+///
+/// Dropped in the middle of an answer it is closed: what is left of the answer can keep the pool, which reads to its end
+/// before it lends the connection again, waiting for ever.
+#[derive(Debug)]
+pub(crate) struct Lease<D: Dialect>(Option<PoolConnection<D>>);
+
+impl<D: Dialect> Lease<D> {
+    pub(crate) fn new(conn: PoolConnection<D>) -> Self {
+        Self(Some(conn))
+    }
+
+    /// Puts the connection back. Nothing may be under way on it.
+    pub(crate) fn release(mut self) {
+        drop(self.0.take());
+    }
+}
+
+impl<D: Dialect> Deref for Lease<D> {
+    type Target = D::Connection;
+
+    fn deref(&self) -> &D::Connection {
+        self.0.as_ref().expect("it is there until it is released")
+    }
+}
+
+impl<D: Dialect> DerefMut for Lease<D> {
+    fn deref_mut(&mut self) -> &mut D::Connection {
+        self.0.as_mut().expect("it is there until it is released")
+    }
+}
+
+impl<D: Dialect> Drop for Lease<D> {
+    fn drop(&mut self) {
+        match self.0.take() {
+            // The only connection may hold the whole database.
+            Some(conn) if D::SHARES_POOL => drop(conn),
+            Some(conn) => drop(conn.detach()),
+            None => {}
+        }
+    }
+}
+
+/// Lets a query fail that is not answered by the deadline.
+pub(crate) async fn within<T>(
+    deadline: Duration,
+    attempted: impl FnOnce() -> String,
+    query: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    match timeout(deadline, query).await {
+        Ok(answer) => answer,
+        Err(_) => Err(Problem::Deadline { attempted: attempted(), deadline }.into()),
+    }
+}

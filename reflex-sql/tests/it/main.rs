@@ -1,0 +1,14 @@
+//! The tables on every database: the contracts of the core, and the attacks on the proof.
+
+mod attacks_mariadb;
+mod attacks_postgres;
+mod bench;
+mod conformance;
+mod cursors;
+mod database;
+mod from_head;
+mod gaps;
+mod inserting;
+mod metrics;
+mod schema;
+mod sharing;
