@@ -1,0 +1,89 @@
+//! The web service: orders become events, and consumers react, fail, heal and stop.
+
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use crate::{
+    http::{Answer, request},
+    program::Program,
+};
+
+const DEADLINE: Duration = Duration::from_secs(60);
+const INTERVAL: Duration = Duration::from_millis(20);
+
+/// Asks again and again until the answer is right.
+#[track_caller]
+fn eventually(address: &str, path: &str, right: impl Fn(&Answer) -> bool) {
+    let due = Instant::now() + DEADLINE;
+    loop {
+        let answer = request(address, "GET", path);
+        if right(&answer) {
+            return;
+        }
+        assert!(Instant::now() < due, "{path} still answers {answer:?}");
+        pause();
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "between two looks, outside of any runtime")]
+fn pause() {
+    std::thread::sleep(INTERVAL);
+}
+
+fn order(address: &str, product: &str, id: &str) {
+    assert_eq!(request(address, "POST", &format!("/orders/{product}")), Answer { status: 200, body: id.to_owned() });
+}
+
+fn health(answer: &Answer) -> (u16, Value) {
+    (answer.status, serde_json::from_str(&answer.body).unwrap())
+}
+
+fn running(last_error: Option<&str>) -> Value {
+    json!({"greet": {"running": true, "last_error": null}, "invoice": {"running": true, "last_error": last_error}})
+}
+
+#[test]
+fn orders_are_invoiced_once_they_have_a_price() {
+    let folder = tempfile::tempdir().unwrap();
+    let (program, address) = Program::outbox(&folder.path().join("shop.sqlite"));
+    eventually(&address, "/health", |answer| health(answer) == (200, running(None)));
+
+    order(&address, "tea", "1");
+    assert_eq!(program.line(), "thank you for order 1");
+    let message = "consumer `invoice`: the handler failed at event 1 (foreign id `1`): `tea` has no price";
+    let mut failed = running(Some(message));
+    failed["invoice"]["running"] = false.into();
+    eventually(&address, "/health", |answer| health(answer) == (503, failed.clone()));
+    order(&address, "tea", "2");
+    assert_eq!(program.line(), "thank you for order 2");
+
+    assert_eq!(request(&address, "PUT", "/prices/tea/250").status, 200);
+    eventually(&address, "/invoices", |answer| answer.body == "[[1,250],[2,250]]");
+    eventually(&address, "/health", |answer| health(answer) == (200, running(Some(message))));
+    eventually(&address, "/metrics", |answer| {
+        answer.body.contains("reflex_consumer_error_count{consumer_name=\"invoice\"}")
+    });
+
+    let (status, lines) = program.stop(Signal::TERM);
+    assert!(status.success(), "{status}");
+    assert_eq!(lines, ["stopped"]);
+}
+
+#[test]
+fn a_restart_goes_on_where_it_stopped() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = folder.path().join("shop.sqlite");
+    let (program, address) = Program::outbox(&database);
+    order(&address, "tea", "1");
+    assert_eq!(program.line(), "thank you for order 1");
+    assert_eq!(program.stop(Signal::INT).1, ["stopped"]);
+
+    let (program, address) = Program::outbox(&database);
+    order(&address, "tea", "2");
+    assert_eq!(program.line(), "thank you for order 2");
+    assert_eq!(request(&address, "PUT", "/prices/tea/250").status, 200);
+    eventually(&address, "/invoices", |answer| answer.body == "[[1,250],[2,250]]");
+    assert_eq!(program.stop(Signal::INT).1, ["stopped"]);
+}

@@ -1,0 +1,27 @@
+//! The examples that end by themselves.
+
+use std::process::Command;
+
+#[track_caller]
+fn check(program: &str, expected: &str) {
+    let output = Command::new(program).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), expected);
+}
+
+#[test]
+fn testing() {
+    check(env!("CARGO_BIN_EXE_testing"), "consumer `loyalty`: reached the head of the stream: ada has 17 points\n");
+}
+
+#[test]
+fn custom_cursors() {
+    let expected = "shipping order-1\n\
+        consumer `ship`: reached the head of the stream\n\
+        shipping order-2\n\
+        consumer `ship`: reached the head of the stream\n\
+        shipping order-3\n\
+        consumer `ship`: reached the head of the stream\n\
+        {\n  \"ship\": \"3\"\n}\n";
+    check(env!("CARGO_BIN_EXE_custom_cursors"), expected);
+}
