@@ -1,0 +1,74 @@
+//! Development tasks: `cargo xtask <task>`.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program talks to its user")]
+
+mod chaos;
+mod ci;
+mod install;
+mod packages;
+mod runner;
+mod servers;
+mod test;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use crate::runner::Runner;
+
+/// Development tasks of the reflex workspace.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Args {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Runs all tests, those that need a database server too.
+    ///
+    /// Starts private PostgreSQL and MariaDB servers for it, and stops them again. As root on
+    /// Debian it installs what is missing. If REFLEX_TEST_POSTGRES_URL or
+    /// REFLEX_TEST_MARIADB_URL is set, that server is used instead.
+    Test {
+        /// Run only tests whose names contain one of these
+        filters: Vec<String>,
+    },
+    /// Starts the servers for tests and keeps them until Ctrl-C.
+    ///
+    /// Prints the lines that make a shell use them, so that `cargo test -- --include-ignored`
+    /// works there.
+    Servers,
+    /// Runs the chaos tests for longer, one after the other.
+    ///
+    /// Each prints the seed of its random choices; REFLEX_CHAOS_SEED repeats them. The servers are
+    /// those of `test`.
+    Chaos {
+        /// How long each of them goes on
+        #[arg(long, default_value_t = 5)]
+        minutes: u64,
+    },
+    /// Runs everything that continuous integration checks.
+    Ci,
+}
+
+fn main() -> ExitCode {
+    match run(Args::parse().task) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: Task) -> Result<()> {
+    let runner = Runner::new()?;
+    match task {
+        Task::Test { filters } => test::run(&runner, &filters),
+        Task::Servers => servers::serve(&runner),
+        Task::Chaos { minutes } => chaos::run(&runner, minutes),
+        Task::Ci => ci::run(&runner),
+    }
+}

@@ -1,0 +1,175 @@
+//! The tasks, run with a stand-in for cargo, leave nothing behind.
+#![expect(clippy::unwrap_used, reason = "a test fails by it")]
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+const LIMIT: Duration = Duration::from_secs(60);
+const URLS: [&str; 2] = ["REFLEX_TEST_POSTGRES_URL", "REFLEX_TEST_MARIADB_URL"];
+const NEVER_ENDS: &str = r#"echo $$ > "$PLACE/cargo.pid"; exec sleep 1000"#;
+
+#[test]
+#[ignore = "needs Postgres and MariaDB: cargo xtask test"]
+fn servers_run_until_a_signal() {
+    for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
+        let place = Place::new("exit 1");
+        let mut task = place.start("servers");
+        poll("the servers' URLs", || {
+            let said = place.read("stdout");
+            URLS.iter().all(|url| said.contains(&format!("export {url}="))) && said.ends_with('\n')
+        });
+        assert_eq!(place.folders().len(), 2);
+        kill_process(Pid::from_child(&task), signal).unwrap();
+        assert!(end(&mut task).success());
+        assert_eq!(place.folders(), Vec::<PathBuf>::new());
+    }
+}
+
+#[test]
+#[ignore = "needs Postgres and MariaDB: cargo xtask test"]
+fn test_stops_on_a_signal_with_what_it_runs() {
+    for signal in [Signal::INT, Signal::TERM] {
+        let place = Place::new(NEVER_ENDS);
+        let mut task = place.start("test");
+        poll("cargo to start", || place.read("cargo.pid").ends_with('\n'));
+        kill_process(Pid::from_child(&task), signal).unwrap();
+        assert!(!end(&mut task).success());
+        assert!(!Path::new("/proc").join(place.read("cargo.pid").trim()).exists());
+        assert_eq!(place.folders(), Vec::<PathBuf>::new());
+    }
+}
+
+#[test]
+#[ignore = "needs Postgres and MariaDB: cargo xtask test"]
+fn test_stops_its_servers_when_tests_fail() {
+    let place = Place::new(r#"env > "$PLACE/env"; exit 7"#);
+    assert!(!end(&mut place.start("test")).success());
+    assert!(URLS.iter().all(|url| place.read("env").contains(url)));
+    assert_eq!(place.folders(), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn test_uses_servers_from_the_environment() {
+    let place = Place::new(r#"env > "$PLACE/env"; ls "$TMPDIR" > "$PLACE/servers"; echo "$*" >> "$PLACE/args""#);
+    let mut task = place.command("test");
+    task.arg("a_filter").envs(URLS.map(|url| (url, "from-outside")));
+    assert!(end(&mut task.spawn().unwrap()).success());
+    assert!(URLS.iter().all(|url| place.read("env").contains(&format!("{url}=from-outside"))));
+    assert_eq!(place.read("servers"), "");
+    let args = place.read("args");
+    let (tests, docs) = args.split_once('\n').unwrap();
+    assert!(tests.ends_with("-- --include-ignored a_filter"), "{tests}");
+    assert!(docs.ends_with("--doc -- a_filter\n"), "{docs}");
+}
+
+#[test]
+fn chaos_takes_the_time_that_it_is_given() {
+    let place = Place::new(r#"env > "$PLACE/env"; echo "$*" >> "$PLACE/args""#);
+    let mut task = place.command("chaos");
+    task.args(["--minutes", "3"]).envs(URLS.map(|url| (url, "from-outside")));
+    assert!(end(&mut task.spawn().unwrap()).success());
+    assert!(place.read("env").contains("REFLEX_CHAOS_SECONDS=180\n"));
+    assert!(place.read("args").starts_with("test --package=reflex-e2e --test=it "), "{}", place.read("args"));
+}
+
+#[test]
+fn ci_runs_each_step_in_order() {
+    let place = Place::new(
+        r#"echo "$*" >> "$PLACE/args"
+[ "$1" != metadata ] || echo '{"packages": [{"name": "a", "publish": null, "features": {"default": [], "x": []}}]}'"#,
+    );
+    let mut task = place.command("ci");
+    task.env("CI", "true").envs(URLS.map(|url| (url, "from-outside")));
+    assert!(end(&mut task.spawn().unwrap()).success());
+    let ran = [
+        "metadata --no-deps --format-version=1",
+        "fmt --all --check",
+        "clippy --workspace --all-features --all-targets -- --deny warnings",
+        "doc --workspace --all-features --no-deps",
+        "test --workspace --all-features --no-fail-fast --lib --bins --tests --examples -- --include-ignored",
+        "test --workspace --all-features --no-fail-fast --doc --",
+        "check --quiet --no-default-features --package a --features=x",
+        "check --quiet --no-default-features --package a",
+        "package --package=a",
+    ];
+    assert_eq!(place.read("args").lines().collect::<Vec<_>>(), ran);
+}
+
+#[test]
+fn ci_stops_at_the_first_step_that_fails() {
+    let place = Place::new(
+        r#"case "$1" in metadata) echo '{"packages": []}';; clippy) exit 1;; esac; echo "$1" >> "$PLACE/args""#,
+    );
+    assert!(!end(&mut place.start("ci")).success());
+    assert_eq!(place.read("args"), "metadata\nfmt\n");
+    assert!(place.read("stderr").contains("step `lints` failed"), "{}", place.read("stderr"));
+}
+
+/// A folder for the servers of one task, for its output, and for a program in place of cargo.
+struct Place {
+    folder: TempDir,
+}
+
+impl Place {
+    fn new(cargo: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let executable = fs::Permissions::from_mode(0o755);
+        fs::set_permissions(folder.path(), executable.clone()).unwrap();
+        fs::create_dir(folder.path().join("tmp")).unwrap();
+        fs::write(folder.path().join("cargo"), format!("#!/bin/sh\n{cargo}\n")).unwrap();
+        fs::set_permissions(folder.path().join("cargo"), executable).unwrap();
+        Self { folder }
+    }
+
+    fn start(&self, task: &str) -> Child {
+        self.command(task).spawn().unwrap()
+    }
+
+    fn command(&self, task: &str) -> Command {
+        let file = |name| fs::File::create(self.folder.path().join(name)).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+        for url in URLS {
+            command.env_remove(url);
+        }
+        command.arg(task).env("CARGO", self.folder.path().join("cargo"));
+        command.env("PLACE", self.folder.path()).env("TMPDIR", self.folder.path().join("tmp"));
+        command.stdin(Stdio::null()).stdout(file("stdout")).stderr(file("stderr"));
+        command
+    }
+
+    /// The servers' folders.
+    fn folders(&self) -> Vec<PathBuf> {
+        let entries = fs::read_dir(self.folder.path().join("tmp")).unwrap();
+        entries.map(|entry| entry.unwrap().path()).collect()
+    }
+
+    fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.folder.path().join(name)).unwrap_or_default()
+    }
+}
+
+fn end(task: &mut Child) -> ExitStatus {
+    let mut status = None;
+    poll("the task to end", || {
+        status = task.try_wait().unwrap();
+        status.is_some()
+    });
+    status.unwrap()
+}
+
+#[track_caller]
+#[expect(clippy::disallowed_methods, reason = "a plain test without a runtime polls with a deadline")]
+fn poll(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = Instant::now() + LIMIT;
+    while !condition() {
+        assert!(Instant::now() < deadline, "waited too long for {what}");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
