@@ -1,4 +1,4 @@
-use std::{fmt, future, pin::Pin, sync::Arc, time::Duration};
+use std::{fmt, future, marker::PhantomData, pin::Pin, sync::Arc, time::Duration};
 
 use crate::{Cursor, Error, Event, EventType, HandlerError, filters::Decision};
 
@@ -150,14 +150,15 @@ pub struct Failure {
     pub error: HandlerError,
 }
 
-type Filter = Box<dyn Fn(&Event) -> Decision + Send + Sync>;
+type Filter = Arc<dyn Fn(&Event) -> Decision + Send + Sync>;
 type RecoveryFuture = Pin<Box<dyn Future<Output = Result<(), HandlerError>> + Send>>;
-type Recovery = Box<dyn Fn(Failure) -> RecoveryFuture + Send + Sync>;
+type Recovery = Arc<dyn Fn(Failure) -> RecoveryFuture + Send + Sync>;
 
-/// Makes a consumer from an async closure over an owned [`Event`].
+/// Makes a consumer from an async closure over an owned [`Event`], or over a `Vec<Event>` inside a pattern that collects
+/// batches.
 ///
 /// The closure, or a function `async fn(Event) -> Result<(), HandlerError>`, may fail with any error by `?`. An error ends
-/// the run and leaves the cursor in front of the event.
+/// the run and leaves the cursor in front of the event. A closure has to name the type of its parameter.
 ///
 /// # Examples
 ///
@@ -172,9 +173,9 @@ type Recovery = Box<dyn Fn(Failure) -> RecoveryFuture + Send + Sync>;
 /// .include_types([1, 2]);
 /// # let _ = consumer;
 /// ```
-pub fn consumer_fn<F, Fut>(name: impl Into<Arc<str>>, handler: F) -> FnConsumer<F>
+pub fn consumer_fn<T, F, Fut>(name: impl Into<Arc<str>>, handler: F) -> FnConsumer<F, T>
 where
-    F: FnMut(Event) -> Fut + Send,
+    F: FnMut(T) -> Fut + Send,
     Fut: Future<Output = Result<(), HandlerError>> + Send,
 {
     FnConsumer {
@@ -184,47 +185,23 @@ where
         filter: None,
         recovery: None,
         monitoring: Monitoring::default(),
+        input: PhantomData,
     }
 }
 
-/// A consumer made by [`consumer_fn`], with its options.
-pub struct FnConsumer<F> {
+/// A consumer made by [`consumer_fn`], with its options. It can be cloned if its closure can.
+#[derive(Clone)]
+pub struct FnConsumer<F, T = Event> {
     name: Arc<str>,
     handler: F,
     types: Vec<EventType>,
     filter: Option<Filter>,
     recovery: Option<Recovery>,
     monitoring: Monitoring,
+    input: PhantomData<fn(T)>,
 }
 
-impl<F> FnConsumer<F> {
-    /// Handles only events of these types; the others are skipped. Default: all. An empty list means all.
-    #[must_use]
-    pub fn include_types<T: Into<EventType>>(mut self, types: impl IntoIterator<Item = T>) -> Self {
-        self.types = types.into_iter().map(Into::into).collect();
-        self
-    }
-
-    /// Handles only events for which the filter is true; the others are skipped. A filter that fails ends the run with an
-    /// error that [`is_filter`](Error::is_filter). Default: none. See [`filters`](crate::filters).
-    #[must_use]
-    pub fn filter(mut self, filter: impl Fn(&Event) -> Decision + Send + Sync + 'static) -> Self {
-        self.filter = Some(Box::new(filter));
-        self
-    }
-
-    /// Decides what becomes of an event that the handler failed on: `Ok` swallows the error and the cursor moves on, `Err`
-    /// replaces it. Not called for errors that [`is_expected`](HandlerError::is_expected), nor for filters. Default: none.
-    #[must_use]
-    pub fn recover<R, Fut>(mut self, recovery: R) -> Self
-    where
-        R: Fn(Failure) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = Result<(), HandlerError>> + Send + 'static,
-    {
-        self.recovery = Some(Box::new(move |failure| Box::pin(recovery(failure))));
-        self
-    }
-
+impl<F, T> FnConsumer<F, T> {
     /// Sets the lag at which `reflex_consumer_lag_alert` becomes 1. Default: 30 minutes.
     #[must_use]
     pub fn lag_alert(mut self, threshold: Duration) -> Self {
@@ -250,6 +227,35 @@ impl<F> FnConsumer<F> {
     #[must_use]
     pub fn no_activity_ttl(mut self) -> Self {
         self.monitoring.activity_ttl = None;
+        self
+    }
+}
+
+impl<F> FnConsumer<F> {
+    /// Handles only events of these types; the others are skipped. Default: all. An empty list means all.
+    #[must_use]
+    pub fn include_types<T: Into<EventType>>(mut self, types: impl IntoIterator<Item = T>) -> Self {
+        self.types = types.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Handles only events for which the filter is true; the others are skipped. A filter that fails ends the run with an
+    /// error that [`is_filter`](Error::is_filter). Default: none. See [`filters`](crate::filters).
+    #[must_use]
+    pub fn filter(mut self, filter: impl Fn(&Event) -> Decision + Send + Sync + 'static) -> Self {
+        self.filter = Some(Arc::new(filter));
+        self
+    }
+
+    /// Decides what becomes of an event that the handler failed on: `Ok` swallows the error and the cursor moves on, `Err`
+    /// replaces it. Not called for errors that [`is_expected`](HandlerError::is_expected), nor for filters. Default: none.
+    #[must_use]
+    pub fn recover<R, Fut>(mut self, recovery: R) -> Self
+    where
+        R: Fn(Failure) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<(), HandlerError>> + Send + 'static,
+    {
+        self.recovery = Some(Arc::new(move |failure| Box::pin(recovery(failure))));
         self
     }
 
@@ -302,7 +308,26 @@ where
     }
 }
 
-impl<F> fmt::Debug for FnConsumer<F> {
+impl<F, Fut> Consumer<Vec<Event>> for FnConsumer<F, Vec<Event>>
+where
+    F: FnMut(Vec<Event>) -> Fut + Send,
+    Fut: Future<Output = Result<(), HandlerError>> + Send,
+{
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    async fn consume(&mut self, batch: Vec<Event>) -> Result<Progress, HandlerError> {
+        (self.handler)(batch).await?;
+        Ok(Progress::Done)
+    }
+
+    fn monitoring(&self) -> Monitoring {
+        self.monitoring.clone()
+    }
+}
+
+impl<F, T> fmt::Debug for FnConsumer<F, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("FnConsumer")
             .field("name", &self.name)

@@ -48,10 +48,13 @@ mod buffered;
 mod consumer;
 mod cursor;
 mod cursors;
+mod dead_letters;
 mod error;
 mod event;
 pub mod filters;
+mod input;
 mod memory;
+mod memory_dead_letters;
 mod metrics;
 mod run;
 mod span_context;
@@ -65,9 +68,12 @@ pub use self::{
     consumer::{BoxConsumer, Consumer, Failure, FnConsumer, Monitoring, Progress, consumer_fn},
     cursor::Cursor,
     cursors::{BoxCursorStore, CursorStore, check_forward},
+    dead_letters::{AttemptStore, DeadLetter, DeadLetterStore, Selection},
     error::{Error, HandlerError, Result},
     event::{Event, EventParts, EventType, NewEvent, NewEventParts},
+    input::Input,
     memory::{MemoryCursors, MemoryEvents, Operation},
+    memory_dead_letters::MemoryDeadLetters,
     metrics::{EventsTableMetrics, Metrics},
     run::{run, run_until},
     span_context::SpanContext,

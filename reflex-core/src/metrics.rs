@@ -39,6 +39,9 @@ const LOADING_BUCKETS: &[f64] = &[0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1,
 /// | `reflex_consumer_error_count` | counter | runs that ended with an unexpected error; what a recovery function swallowed is not among them |
 /// | `reflex_consumer_skipped_events_count` | counter | events that types or a filter excluded |
 /// | `reflex_consumer_dead_lettered_events_count` | counter | events that were put aside |
+/// | `reflex_consumer_dead_letters_open` | gauge | events that are put aside and neither redriven nor discarded |
+/// | `reflex_consumer_retries_count` | counter | times that a retry pattern handed an input over again |
+/// | `reflex_consumer_restarts_count` | counter | times that a pattern ran the consumer again after its run had ended |
 /// | `reflex_consumer_future_events_count` | counter | events whose timestamp was ahead of the clock |
 ///
 /// Those of a table are in [`EventsTableMetrics`]; `reflex_cursors_table_set_total` counts the writes to a cursors table.
@@ -65,6 +68,9 @@ struct Families {
     errors: IntCounterVec,
     skipped: IntCounterVec,
     dead_lettered: IntCounterVec,
+    dead_letters_open: IntGaugeVec,
+    retries: IntCounterVec,
+    restarts: IntCounterVec,
     from_future: IntCounterVec,
     cursor_sets: IntCounterVec,
     polls: IntCounterVec,
@@ -142,6 +148,24 @@ impl Metrics {
     #[must_use]
     pub fn dead_lettered(&self, consumer: &str) -> IntCounter {
         self.0.dead_lettered.with_label_values(&[consumer])
+    }
+
+    /// The gauge of events of one consumer that are put aside and open, for those who put events aside.
+    #[must_use]
+    pub fn dead_letters_open(&self, consumer: &str) -> IntGauge {
+        self.0.dead_letters_open.with_label_values(&[consumer])
+    }
+
+    /// The counter of inputs that were handed to one consumer again after an error, for patterns that do so.
+    #[must_use]
+    pub fn retries(&self, consumer: &str) -> IntCounter {
+        self.0.retries.with_label_values(&[consumer])
+    }
+
+    /// The counter of runs of one consumer that were started again, for patterns that do so.
+    #[must_use]
+    pub fn restarts(&self, consumer: &str) -> IntCounter {
+        self.0.restarts.with_label_values(&[consumer])
     }
 
     /// The counter of cursor writes to one cursors table.
@@ -222,6 +246,13 @@ impl Families {
                 "Events that were put aside because they could not be handled",
                 CONSUMER,
             )?,
+            dead_letters_open: int_gauge(
+                "reflex_consumer_dead_letters_open",
+                "Events that are put aside and neither redriven nor discarded",
+                CONSUMER,
+            )?,
+            retries: int_counter("reflex_consumer_retries_count", "Inputs handed over again after an error", CONSUMER)?,
+            restarts: int_counter("reflex_consumer_restarts_count", "Runs started again", CONSUMER)?,
             from_future: int_counter(
                 "reflex_consumer_future_events_count",
                 "Events whose timestamp was ahead of the clock",
@@ -283,6 +314,9 @@ impl Families {
             Box::new(self.errors.clone()),
             Box::new(self.skipped.clone()),
             Box::new(self.dead_lettered.clone()),
+            Box::new(self.dead_letters_open.clone()),
+            Box::new(self.retries.clone()),
+            Box::new(self.restarts.clone()),
             Box::new(self.from_future.clone()),
             Box::new(self.cursor_sets.clone()),
             Box::new(self.polls.clone()),

@@ -12,13 +12,13 @@ use crate::{
 /// # Examples
 ///
 /// ```
-/// use reflex_core::{MemoryCursors, MemoryEvents, NewEvent, Spec, consumer_fn, run};
+/// use reflex_core::{Event, MemoryCursors, MemoryEvents, NewEvent, Spec, consumer_fn, run};
 ///
 /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
 /// let events = MemoryEvents::new();
 /// events.append(NewEvent::new("order-12", 1));
 ///
-/// let consumer = consumer_fn("ship", |event| async move {
+/// let consumer = consumer_fn("ship", |event: Event| async move {
 ///     println!("shipping {}", event.foreign_id());
 ///     Ok(())
 /// });

@@ -4,7 +4,7 @@
 //! them in commit-safe order: every event whose transaction commits is delivered, in the order of the ids.
 //!
 //! ```
-//! use reflex_core::{NewEvent, Spec, consumer_fn, run};
+//! use reflex_core::{Event, NewEvent, Spec, consumer_fn, run};
 //! use reflex_sql::{CursorsTable, EventsTable};
 //! # use reflex_sql::{DialectName, ddl};
 //! # #[cfg(feature = "sqlite")]
@@ -21,7 +21,7 @@
 //! tx.commit().await?;
 //! notify.send();
 //!
-//! let consumer = consumer_fn("ship", |event| async move {
+//! let consumer = consumer_fn("ship", |event: Event| async move {
 //!     println!("shipping {}", event.foreign_id());
 //!     Ok(())
 //! });
