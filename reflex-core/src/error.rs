@@ -130,7 +130,9 @@ impl Error {
         }))
     }
 
-    fn caused_by(mut self, source: impl Into<BoxError>) -> Self {
+    /// Adds the cause, replacing one that it has: for adapters whose other side says more than the kind of the error does.
+    #[must_use]
+    pub fn caused_by(mut self, source: impl Into<BoxError>) -> Self {
         self.0.source = Some(source.into());
         self
     }
@@ -168,6 +170,18 @@ impl Error {
     #[must_use]
     pub fn is_ended(&self) -> bool {
         self.0.kind == Kind::Ended
+    }
+
+    /// True if the other side cancelled the work.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.0.kind == Kind::Cancelled
+    }
+
+    /// True if a deadline set by the caller passed.
+    #[must_use]
+    pub fn is_deadline_exceeded(&self) -> bool {
+        self.0.kind == Kind::DeadlineExceeded
     }
 
     /// True for ends that a service brings about itself: stopped, cancelled, or past a deadline, here or in the cause.
@@ -344,6 +358,13 @@ mod tests {
         assert!(HandlerError::from(Error::deadline_exceeded()).is_expected());
         assert!(!Error::head_reached().is_expected());
         assert!(!Error::stream("read", std::io::Error::other("connection reset")).is_expected());
+    }
+
+    #[test]
+    fn a_cause_leaves_the_kind_as_it_is() {
+        let error = Error::cancelled().caused_by("the peer went away");
+        assert!(error.is_cancelled() && !error.is_deadline_exceeded() && error.is_expected());
+        assert_eq!(error.source().unwrap().to_string(), "the peer went away");
     }
 
     #[test]
