@@ -1,7 +1,7 @@
 //! Private database servers for tests.
 //!
-//! [`Postgres`] and [`MariaDb`] start real servers as child processes, each on a free loopback
-//! port with its data in a temporary folder. [`Proxy`] stands in front of any TCP address and
+//! [`Postgres`], [`MariaDb`] and [`Redis`] start real servers as child processes, each on a free
+//! loopback port with its data in a temporary folder. [`Proxy`] stands in front of any TCP address and
 //! cuts, stalls or delays its connections.
 //!
 //! Nothing stays behind: dropping a server ends it and removes its folder, and if the process
@@ -15,6 +15,7 @@ mod process;
 mod programs;
 #[cfg(feature = "proxy")]
 mod proxy;
+mod redis;
 mod sandbox;
 mod server;
 mod user;
@@ -25,3 +26,4 @@ pub use crate::mariadb::{MariaDb, MariaDbOptions};
 pub use crate::postgres::{Postgres, PostgresOptions, StopMode};
 #[cfg(feature = "proxy")]
 pub use crate::proxy::Proxy;
+pub use crate::redis::{Redis, RedisOptions};

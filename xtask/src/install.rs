@@ -7,20 +7,23 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
-use test_servers::{Error, MariaDb, Postgres};
+use test_servers::{Error, MariaDb, Postgres, Redis};
 
 use crate::runner::Runner;
 
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 
 /// Installs the servers that are needed and missing.
-pub(crate) fn ensure(runner: &Runner, postgres: bool, mariadb: bool) -> Result<()> {
+pub(crate) fn ensure(runner: &Runner, postgres: bool, mariadb: bool, redis: bool) -> Result<()> {
     let mut packages = Vec::new();
     if postgres && Postgres::find().is_err() {
         packages.push("postgresql");
     }
     if mariadb && MariaDb::find().is_err() {
         packages.push("mariadb-server");
+    }
+    if redis && Redis::find().is_err() {
+        packages.push("redis-server");
     }
     if packages.is_empty() {
         return Ok(());
@@ -29,15 +32,18 @@ pub(crate) fn ensure(runner: &Runner, postgres: bool, mariadb: bool) -> Result<(
         bail!("{}", instructions(&packages));
     }
     install(runner, &packages)?;
-    verify(postgres, mariadb).context("the packages are installed, but a program is missing")
+    verify(postgres, mariadb, redis).context("the packages are installed, but a program is missing")
 }
 
-fn verify(postgres: bool, mariadb: bool) -> Result<(), Error> {
+fn verify(postgres: bool, mariadb: bool, redis: bool) -> Result<(), Error> {
     if postgres {
         Postgres::find()?;
     }
     if mariadb {
         MariaDb::find()?;
+    }
+    if redis {
+        Redis::find()?;
     }
     Ok(())
 }
@@ -47,9 +53,10 @@ fn instructions(packages: &[&str]) -> String {
     format!(
         "missing: {packages}\n\
          On Debian or Ubuntu install them with\n\n    sudo apt-get install {packages}\n\n\
-         or run this as root. Elsewhere install PostgreSQL and MariaDB and, if their programs are\n\
-         not in PATH, set REFLEX_POSTGRES_BIN_DIR and REFLEX_MARIADB_BIN_DIR to their folders.\n\
-         To use servers that run already, set REFLEX_TEST_POSTGRES_URL and REFLEX_TEST_MARIADB_URL."
+         or run this as root. Elsewhere install PostgreSQL, MariaDB and Redis and, if their programs\n\
+         are not in PATH, set REFLEX_POSTGRES_BIN_DIR, REFLEX_MARIADB_BIN_DIR and\n\
+         REFLEX_REDIS_BIN_DIR to their folders. To use servers that run already, set\n\
+         REFLEX_TEST_POSTGRES_URL, REFLEX_TEST_MARIADB_URL and REFLEX_TEST_REDIS_URL."
     )
 }
 

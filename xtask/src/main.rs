@@ -28,9 +28,9 @@ struct Args {
 enum Task {
     /// Runs all tests, those that need a database server too.
     ///
-    /// Starts private PostgreSQL and MariaDB servers for it, and stops them again. As root on
-    /// Debian it installs what is missing. If REFLEX_TEST_POSTGRES_URL or
-    /// REFLEX_TEST_MARIADB_URL is set, that server is used instead.
+    /// Starts private PostgreSQL, MariaDB and Redis servers for it, and stops them again. As root
+    /// on Debian it installs what is missing. If REFLEX_TEST_POSTGRES_URL,
+    /// REFLEX_TEST_MARIADB_URL or REFLEX_TEST_REDIS_URL is set, that server is used instead.
     Test {
         /// Run only tests whose names contain one of these
         filters: Vec<String>,

@@ -4,31 +4,35 @@ use std::env;
 use std::io::{self, Write};
 
 use anyhow::{Context, Result};
-use test_servers::{MariaDb, Postgres};
+use test_servers::{MariaDb, Postgres, Redis};
 
 use crate::install;
 use crate::runner::Runner;
 
 const POSTGRES_URL: &str = "REFLEX_TEST_POSTGRES_URL";
 const MARIADB_URL: &str = "REFLEX_TEST_MARIADB_URL";
+const REDIS_URL: &str = "REFLEX_TEST_REDIS_URL";
 
 /// The servers started for tests, and the environment that leads to them.
 #[derive(Debug)]
 pub(crate) struct Servers {
     postgres: Option<Postgres>,
     mariadb: Option<MariaDb>,
+    redis: Option<Redis>,
 }
 
 impl Servers {
     /// Starts each server that `wanted` asks for by the name of its variable.
     fn start(runner: &Runner, wanted: impl Fn(&str) -> bool) -> Result<Self> {
-        let (postgres, mariadb) = (wanted(POSTGRES_URL), wanted(MARIADB_URL));
-        install::ensure(runner, postgres, mariadb)?;
+        let (postgres, mariadb, redis) = (wanted(POSTGRES_URL), wanted(MARIADB_URL), wanted(REDIS_URL));
+        install::ensure(runner, postgres, mariadb, redis)?;
         let postgres = postgres.then(Postgres::start).transpose()?;
         runner.check()?;
         let mariadb = mariadb.then(MariaDb::start).transpose()?;
         runner.check()?;
-        Ok(Self { postgres, mariadb })
+        let redis = redis.then(Redis::start).transpose()?;
+        runner.check()?;
+        Ok(Self { postgres, mariadb, redis })
     }
 
     /// Starts the servers whose variables are not set.
@@ -40,7 +44,8 @@ impl Servers {
     pub(crate) fn environment(&self) -> Vec<(&'static str, String)> {
         let postgres = self.postgres.as_ref().map(|server| (POSTGRES_URL, server.url()));
         let mariadb = self.mariadb.as_ref().map(|server| (MARIADB_URL, server.url()));
-        postgres.into_iter().chain(mariadb).collect()
+        let redis = self.redis.as_ref().map(|server| (REDIS_URL, server.url()));
+        postgres.into_iter().chain(mariadb).chain(redis).collect()
     }
 }
 

@@ -5,7 +5,7 @@ use std::env;
 use std::error::Error;
 use std::io;
 
-use test_servers::{MariaDb, Postgres};
+use test_servers::{MariaDb, Postgres, Redis};
 
 fn main() -> Result<(), Box<dyn Error>> {
     match env::args().nth(1).as_deref() {
@@ -17,7 +17,11 @@ fn main() -> Result<(), Box<dyn Error>> {
             let server = MariaDb::start()?;
             keep(&server.url())
         }
-        _ => Err("usage: test-server postgres | mariadb".into()),
+        Some("redis") => {
+            let server = Redis::start()?;
+            keep(&server.url())
+        }
+        _ => Err("usage: test-server postgres | mariadb | redis".into()),
     }
 }
 

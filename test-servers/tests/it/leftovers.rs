@@ -28,6 +28,15 @@ fn mariadb_leaves_nothing_whenever_its_owner_is_killed() {
     check("mariadb", &Moment::Ready);
 }
 
+#[test]
+#[ignore = "needs Redis: cargo xtask test"]
+fn redis_leaves_nothing_whenever_its_owner_is_killed() {
+    for file in [".", "pids", "redis.conf", "server.log", "appendonlydir"] {
+        check("redis", &Moment::File(file));
+    }
+    check("redis", &Moment::Ready);
+}
+
 /// When the owner is killed.
 #[derive(Debug)]
 enum Moment {

@@ -5,6 +5,7 @@ mod leftovers;
 mod mariadb;
 mod postgres;
 mod proxy;
+mod redis;
 
 /// Whether a process runs; one that has ended and is not yet waited for has no program.
 fn runs(pid: impl std::fmt::Display) -> bool {
