@@ -111,7 +111,11 @@ impl Error {
 
     /// Wraps what a consumer returned. An error of ours keeps its kind, so that predicates see through the handler; but the
     /// end of another stream that the handler read is not the end of this one.
-    pub(crate) fn from_handler(error: HandlerError) -> Self {
+    ///
+    /// [`run`](crate::run) does this with every error of a consumer. A pattern does it earlier to [say](Error::at_event) which
+    /// event failed, where that is not the one that it was handed last.
+    #[must_use]
+    pub fn from_handler(error: HandlerError) -> Self {
         match error.0.downcast::<Error>() {
             Ok(ours) if !matches!(ours.0.kind, Kind::HeadReached | Kind::Ended) => *ours,
             Ok(end) => Self::new(Kind::Handler, "the handler failed").caused_by(end),
