@@ -323,6 +323,12 @@ impl<E: StdError + Send + Sync + 'static> From<E> for HandlerError {
     }
 }
 
+impl From<HandlerError> for Box<dyn StdError + Send + Sync + 'static> {
+    fn from(error: HandlerError) -> Self {
+        error.0
+    }
+}
+
 impl fmt::Display for HandlerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(&self.0, f)

@@ -15,8 +15,15 @@ use crate::Event;
 /// let (first, second) = batch.split().unwrap();
 /// assert_eq!((first.len(), second.len()), (1, 2));
 /// assert!(second[0].clone().split().is_err());
+///
+/// let last = second.retain(|event| event.foreign_id() == "3").unwrap();
+/// assert_eq!(last.events()[0].id().as_i64(), Some(3));
+/// assert!(last.retain(|_| false).is_none());
 /// ```
 pub trait Input: Clone + Send + Sync + 'static {
+    /// The input that holds this one event.
+    fn one(event: Event) -> Self;
+
     /// The events inside, in their order; never empty when a pattern hands it over.
     fn events(&self) -> &[Event];
 
@@ -26,9 +33,16 @@ pub trait Input: Clone + Send + Sync + 'static {
     ///
     /// The input itself, if it cannot be divided.
     fn split(self) -> Result<(Self, Self), Self>;
+
+    /// Keeps the events for which the answer is true; `None` if there are none.
+    fn retain(self, keep: impl FnMut(&Event) -> bool) -> Option<Self>;
 }
 
 impl Input for Event {
+    fn one(event: Event) -> Self {
+        event
+    }
+
     fn events(&self) -> &[Event] {
         std::slice::from_ref(self)
     }
@@ -36,9 +50,17 @@ impl Input for Event {
     fn split(self) -> Result<(Self, Self), Self> {
         Err(self)
     }
+
+    fn retain(self, mut keep: impl FnMut(&Event) -> bool) -> Option<Self> {
+        keep(&self).then_some(self)
+    }
 }
 
 impl Input for Vec<Event> {
+    fn one(event: Event) -> Self {
+        vec![event]
+    }
+
     fn events(&self) -> &[Event] {
         self
     }
@@ -49,5 +71,10 @@ impl Input for Vec<Event> {
         }
         let second = self.split_off(self.len() / 2);
         Ok((self, second))
+    }
+
+    fn retain(mut self, keep: impl FnMut(&Event) -> bool) -> Option<Self> {
+        Vec::retain(&mut self, keep);
+        (!self.is_empty()).then_some(self)
     }
 }

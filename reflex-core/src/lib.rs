@@ -57,6 +57,7 @@ mod memory;
 mod memory_dead_letters;
 mod metrics;
 mod run;
+mod shutdown;
 mod span_context;
 mod spec;
 mod stream;
@@ -76,6 +77,7 @@ pub use self::{
     memory_dead_letters::MemoryDeadLetters,
     metrics::{EventsTableMetrics, Metrics},
     run::{run, run_until},
+    shutdown::Shutdown,
     span_context::SpanContext,
     spec::{BoxSpec, Spec},
     stream::{BoxEventStream, BoxStreamFunc, Opened, Start, StreamFunc, StreamOptions},

@@ -40,6 +40,7 @@ const LOADING_BUCKETS: &[f64] = &[0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1,
 /// | `reflex_consumer_skipped_events_count` | counter | events that types or a filter excluded |
 /// | `reflex_consumer_dead_lettered_events_count` | counter | events that were put aside |
 /// | `reflex_consumer_dead_letters_open` | gauge | events that are put aside and neither redriven nor discarded |
+/// | `reflex_consumer_given_up_events_count` | counter | events that a best-effort pattern passed over because they could not be handled |
 /// | `reflex_consumer_retries_count` | counter | times that a retry pattern handed an input over again |
 /// | `reflex_consumer_restarts_count` | counter | times that a pattern ran the consumer again after its run had ended |
 /// | `reflex_consumer_future_events_count` | counter | events whose timestamp was ahead of the clock |
@@ -69,6 +70,7 @@ struct Families {
     skipped: IntCounterVec,
     dead_lettered: IntCounterVec,
     dead_letters_open: IntGaugeVec,
+    given_up: IntCounterVec,
     retries: IntCounterVec,
     restarts: IntCounterVec,
     from_future: IntCounterVec,
@@ -154,6 +156,12 @@ impl Metrics {
     #[must_use]
     pub fn dead_letters_open(&self, consumer: &str) -> IntGauge {
         self.0.dead_letters_open.with_label_values(&[consumer])
+    }
+
+    /// The counter of events of one consumer that were passed over for good, for patterns that do so.
+    #[must_use]
+    pub fn given_up(&self, consumer: &str) -> IntCounter {
+        self.0.given_up.with_label_values(&[consumer])
     }
 
     /// The counter of inputs that were handed to one consumer again after an error, for patterns that do so.
@@ -251,6 +259,11 @@ impl Families {
                 "Events that are put aside and neither redriven nor discarded",
                 CONSUMER,
             )?,
+            given_up: int_counter(
+                "reflex_consumer_given_up_events_count",
+                "Events that were passed over because they could not be handled",
+                CONSUMER,
+            )?,
             retries: int_counter("reflex_consumer_retries_count", "Inputs handed over again after an error", CONSUMER)?,
             restarts: int_counter("reflex_consumer_restarts_count", "Runs started again", CONSUMER)?,
             from_future: int_counter(
@@ -315,6 +328,7 @@ impl Families {
             Box::new(self.skipped.clone()),
             Box::new(self.dead_lettered.clone()),
             Box::new(self.dead_letters_open.clone()),
+            Box::new(self.given_up.clone()),
             Box::new(self.retries.clone()),
             Box::new(self.restarts.clone()),
             Box::new(self.from_future.clone()),

@@ -16,7 +16,7 @@ use tracing::Instrument;
 
 use crate::{
     Consumer, Cursor, CursorStore, Error, Event, HandlerError, Metrics, Opened, Progress, Result, Spec, StreamFunc,
-    metrics::Recorder, spec::SpecOptions, stream::time_left,
+    metrics::Recorder, shutdown::Request, spec::SpecOptions, stream::time_left,
 };
 
 /// A stream that yielded nothing for this long is idle: delayed cursors are written.
@@ -72,8 +72,9 @@ pub async fn run<S: StreamFunc, C: CursorStore, K: Consumer>(spec: &mut Spec<S, 
 /// Runs a consumer as [`run`] does, until `shutdown` is done as well.
 ///
 /// On a shutdown the event in hand is finished, the consumer drained and the cursors flushed. A wait for lag or for the
-/// next event ends at once. A handler that never returns is waited for without a limit: put a timeout around the call if
-/// the service must end by a certain time.
+/// next event ends at once, and so does one inside the consumer that listens to [`Shutdown`](crate::Shutdown). A handler
+/// that never returns is waited for without a limit: put a timeout around the call if the service must end by a certain
+/// time.
 ///
 /// # Errors
 ///
@@ -117,7 +118,9 @@ pub async fn run_until<S: StreamFunc, C: CursorStore, K: Consumer>(
         unflushed: false,
         idle_at: None,
     };
-    let ended = engine.follow(&spec.stream, &spec.options, pin!(shutdown)).await;
+    let shutdown = pin!(shutdown);
+    let (mut request, requested) = Request::new(shutdown);
+    let ended = requested.scope(engine.follow(&spec.stream, &spec.options, &mut request)).await;
     let error = engine.close(ended).await;
     Err(error.in_consumer(&engine.name))
 }
@@ -143,26 +146,26 @@ impl<C: CursorStore, K: Consumer> Engine<'_, C, K> {
         &mut self,
         stream: &S,
         options: &SpecOptions,
-        mut shutdown: Pin<&mut impl Future<Output = ()>>,
+        shutdown: &mut Request<'_, impl Future<Output = ()>>,
     ) -> Result<Infallible> {
         let opened = select! {
             biased;
-            () = shutdown.as_mut() => return Err(Error::stopped()),
+            () = &mut *shutdown => return Err(Error::stopped()),
             opened = self.open(stream, options) => opened?,
         };
         let mut events = pin!(opened.events);
         let end = loop {
-            let event = match self.next(events.as_mut(), shutdown.as_mut()).await? {
+            let event = match self.next(events.as_mut(), shutdown).await? {
                 Ok(event) => event,
                 Err(end) => break end,
             };
-            if let Err(end) = self.wait_for_lag(&event, shutdown.as_mut()).await? {
+            if let Err(end) = self.wait_for_lag(&event, shutdown).await? {
                 break end;
             }
-            self.consume(event).await?;
+            self.consume(event, shutdown).await?;
         };
         if end.is_stopped() || end.is_head_reached() || end.is_ended() {
-            let progress = self.consumer.drain().await.map_err(Error::from_handler)?;
+            let progress = shutdown.attend(self.consumer.drain()).await.map_err(Error::from_handler)?;
             self.settle(progress, None).await?;
         }
         Err(end)
@@ -195,7 +198,7 @@ impl<C: CursorStore, K: Consumer> Engine<'_, C, K> {
     async fn next<S: Stream<Item = Result<Event>>>(
         &mut self,
         mut events: Pin<&mut S>,
-        mut shutdown: Pin<&mut impl Future<Output = ()>>,
+        shutdown: &mut Request<'_, impl Future<Output = ()>>,
     ) -> Result<Result<Event>> {
         loop {
             self.turn += 1;
@@ -211,8 +214,8 @@ impl<C: CursorStore, K: Consumer> Engine<'_, C, K> {
             self.idle_at.get_or_insert_with(|| Instant::now() + IDLE);
             select! {
                 biased;
-                () = shutdown.as_mut() => return Ok(Err(Error::stopped())),
-                () = self.consumer.ready() => self.advance().await?,
+                () = &mut *shutdown => return Ok(Err(Error::stopped())),
+                () = self.consumer.ready() => self.advance(shutdown).await?,
                 item = poll_fn(|cx| events.as_mut().poll_next(cx)) => {
                     self.idle_at = None;
                     return Ok(item.unwrap_or_else(|| Err(Error::ended())));
@@ -226,7 +229,7 @@ impl<C: CursorStore, K: Consumer> Engine<'_, C, K> {
     async fn wait_for_lag(
         &mut self,
         event: &Event,
-        mut shutdown: Pin<&mut impl Future<Output = ()>>,
+        shutdown: &mut Request<'_, impl Future<Output = ()>>,
     ) -> Result<Result<()>> {
         let Some(left) = time_left(self.lag, event) else {
             return Ok(Ok(()));
@@ -236,18 +239,18 @@ impl<C: CursorStore, K: Consumer> Engine<'_, C, K> {
         loop {
             select! {
                 biased;
-                () = shutdown.as_mut() => return Ok(Err(Error::stopped())),
-                () = self.consumer.ready() => self.advance().await?,
+                () = &mut *shutdown => return Ok(Err(Error::stopped())),
+                () = self.consumer.ready() => self.advance(shutdown).await?,
                 () = due.as_mut() => return Ok(Ok(())),
                 () = sleep_until(idle_at), if self.unflushed => self.flush().await?,
             }
         }
     }
 
-    async fn consume(&mut self, event: Event) -> Result<()> {
+    async fn consume(&mut self, event: Event, shutdown: &mut Request<'_, impl Future<Output = ()>>) -> Result<()> {
         self.unflushed = true;
         let since = self.recorder.begin(event.timestamp());
-        let outcome = consume_in_span(self.consumer, event.clone()).await;
+        let outcome = shutdown.attend(consume_in_span(self.consumer, event.clone())).await;
         let slow = self.recorder.consumed(since) > SLOW;
         let settled = match outcome {
             Ok(progress) => self.settle(progress, Some(event.id())).await,
@@ -261,8 +264,8 @@ impl<C: CursorStore, K: Consumer> Engine<'_, C, K> {
         Ok(())
     }
 
-    async fn advance(&mut self) -> Result<()> {
-        let progress = self.consumer.advance().await.map_err(Error::from_handler)?;
+    async fn advance(&mut self, shutdown: &mut Request<'_, impl Future<Output = ()>>) -> Result<()> {
+        let progress = shutdown.attend(self.consumer.advance()).await.map_err(Error::from_handler)?;
         self.settle(progress, None).await
     }
 

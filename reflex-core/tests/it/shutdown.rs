@@ -6,8 +6,8 @@ use std::{
 };
 
 use reflex_core::{
-    BufferedCursors, Event, MemoryCursors, Opened, Progress, Result, Spec, StreamFunc, StreamOptions, consumer_fn,
-    run_until,
+    BufferedCursors, Error, Event, MemoryCursors, Opened, Progress, Result, Shutdown, Spec, StreamFunc, StreamOptions,
+    consumer_fn, run_until,
 };
 use reflex_testing::{Call, ScriptedConsumer, Step};
 use tokio::{
@@ -108,4 +108,44 @@ async fn while_consuming_finishes_the_event_in_hand_and_no_other() {
     let error = run_until(&mut spec, async { stopped.await.unwrap() }).await.unwrap_err();
     assert!(error.is_stopped());
     assert_eq!(stored(&cursors, "billing"), Some(1));
+}
+
+#[tokio::test]
+async fn is_known_to_a_handler_that_waits_and_to_the_tasks_that_it_spawns() {
+    let cursors = MemoryCursors::new();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let mut stop = Some(stop);
+    let consumer = consumer_fn("billing", move |_event: Event| {
+        let shutdown = Shutdown::current();
+        assert!(!shutdown.is_requested());
+        stop.take().map(|stop| stop.send(()));
+        async move {
+            tokio::spawn(shutdown.scope(async { Shutdown::current().requested().await })).await?;
+            assert!(Shutdown::current().is_requested());
+            Err(Error::stopped().into())
+        }
+    });
+    let mut spec = Spec::new(filled(2), cursors.clone(), consumer);
+    let error = run_until(&mut spec, async { stopped.await.unwrap() }).await.unwrap_err();
+    assert!(error.is_stopped(), "{error}");
+    assert_eq!(error.event_id(), Some(&1.into()));
+    assert_eq!(stored(&cursors, "billing"), None);
+}
+
+#[tokio::test]
+async fn is_requested_of_tasks_that_outlive_a_dropped_run() {
+    let (tell, told) = oneshot::channel::<Shutdown>();
+    let mut tell = Some(tell);
+    let consumer = consumer_fn("billing", move |_event: Event| {
+        tell.take().map(|tell| tell.send(Shutdown::current()));
+        pending()
+    });
+    let mut spec = Spec::new(filled(1), MemoryCursors::new(), consumer);
+    let shutdown = tokio::select! {
+        _ = reflex_core::run(&mut spec) => unreachable!("the handler never returns"),
+        shutdown = told => shutdown.unwrap(),
+    };
+    assert!(shutdown.is_requested());
+    shutdown.requested().await;
+    assert!(!Shutdown::current().is_requested(), "there is no run here");
 }
