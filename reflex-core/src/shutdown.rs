@@ -55,8 +55,8 @@ impl Shutdown {
     /// # Cancel safety
     ///
     /// Dropping the future changes nothing.
-    pub async fn requested(&self) {
-        match self.0.clone() {
+    pub async fn requested(self) {
+        match self.0 {
             // An error says that the run is over.
             Some(mut requested) => drop(requested.wait_for(|requested| *requested).await),
             None => future::pending().await,
