@@ -34,6 +34,7 @@ enum Kind {
     DeadlineExceeded,
     CursorBackwards,
     CursorUnchanged,
+    Fenced,
     Filter,
     Handler,
     Stream,
@@ -103,6 +104,13 @@ impl Error {
     pub fn cursor_unchanged(consumer: &str, cursor: &Cursor) -> Self {
         let attempted = format!("set cursor to {cursor}, which is the stored cursor already");
         Self::new(Kind::CursorUnchanged, attempted).in_consumer(consumer)
+    }
+
+    /// Somebody else runs the same consumer: its cursor is not where this run left it. Nothing was changed.
+    #[must_use]
+    pub fn fenced(consumer: &str) -> Self {
+        let attempted = "another runner of the same consumer moved its cursor: stop one of the two";
+        Self::new(Kind::Fenced, attempted).in_consumer(consumer)
     }
 
     pub(crate) fn ended() -> Self {
@@ -215,6 +223,12 @@ impl Error {
         self.0.kind == Kind::CursorUnchanged
     }
 
+    /// True if another runner of the same consumer was found. Trying again cannot help, and the event is in its hands.
+    #[must_use]
+    pub fn is_fenced(&self) -> bool {
+        self.0.kind == Kind::Fenced
+    }
+
     /// True if the input itself is wrong, so that trying again cannot help: an option, an event, a cursor.
     #[must_use]
     pub fn is_invalid(&self) -> bool {
@@ -314,6 +328,12 @@ impl HandlerError {
     #[must_use]
     pub fn is_expected(&self) -> bool {
         is_expected(&*self.0)
+    }
+
+    /// True if a consumer found another runner of itself; see [`Error::is_fenced`]. A pattern must not go on after it.
+    #[must_use]
+    pub fn is_fenced(&self) -> bool {
+        self.0.downcast_ref::<Error>().is_some_and(Error::is_fenced)
     }
 }
 
