@@ -117,6 +117,9 @@ pub trait Operations: Database {
     /// Whether readers share the caller's pool, so that none may keep a connection.
     const SHARES_POOL: bool;
 
+    /// Begins a transaction that writes.
+    const BEGIN: &'static str = "begin";
+
     /// The pool that readers take their connections from, with what correctness needs set on each.
     fn readers(pool: &Pool<Self>, connections: u32) -> Pool<Self>;
 
@@ -210,6 +213,13 @@ pub trait Operations: Database {
         old: Option<&str>,
         new: &str,
     ) -> impl Future<Output = Result<bool, sqlx::Error>> + Send;
+
+    /// Whether moving a cursor failed because another transaction moves the same one: a deadlock, a conflict of snapshots, or
+    /// a lock that was not to be had.
+    fn is_race(error: &sqlx::Error) -> bool {
+        let code = error.as_database_error().and_then(|error| error.code());
+        code.is_some_and(|code| matches!(&*code, "40001" | "40P01" | "55P03"))
+    }
 
     /// Deletes a cursor; returns false if there was none.
     fn delete_cursor(

@@ -45,6 +45,9 @@ const BYTES: &[&str] = &[
 const DUPLICATE_KEY: u16 = 1062;
 /// Waited too long for a lock: an open transaction holds the row.
 const LOCK_WAIT_TIMEOUT: u16 = 1205;
+const DEADLOCK: u16 = 1213;
+/// MariaDB: the row is not the one that the transaction's snapshot holds.
+const RECORD_CHANGED: u16 = 1020;
 
 impl Dialect for MySql {}
 
@@ -210,6 +213,10 @@ impl Operations for MySql {
             Err(error) if number(&error) == Some(DUPLICATE_KEY) => Ok(false),
             done => Ok(done?.rows_affected() == 1),
         }
+    }
+
+    fn is_race(error: &sqlx::Error) -> bool {
+        matches!(number(error), Some(RECORD_CHANGED | LOCK_WAIT_TIMEOUT | DEADLOCK))
     }
 }
 
