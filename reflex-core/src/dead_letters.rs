@@ -17,12 +17,14 @@ pub struct DeadLetter {
     pub redrives: u32,
     /// Whether it only waits behind an earlier event of its foreign id.
     pub parked: bool,
+    /// What a store with claims that run out tells this claim from later ones by; 0 if it needs nothing.
+    pub claim: i64,
 }
 
 impl DeadLetter {
     /// A letter that was not redriven yet.
     pub fn new(consumer: impl Into<Arc<str>>, event: Event, error: impl Into<String>) -> Self {
-        Self { consumer: consumer.into(), event, error: error.into(), redrives: 0, parked: false }
+        Self { consumer: consumer.into(), event, error: error.into(), redrives: 0, parked: false, claim: 0 }
     }
 
     /// Says that it only waits behind an earlier event of its foreign id.
