@@ -27,7 +27,7 @@ pub(crate) fn settled<T: Input>(
 
 /// Whether an error ends the run, whatever a pattern does about errors.
 pub(crate) fn ends_the_run(error: &HandlerError) -> bool {
-    error.is_expected()
+    error.is_expected() || error.is_fenced()
 }
 
 /// The first event of an input, after which it is named.

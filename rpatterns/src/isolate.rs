@@ -1,0 +1,85 @@
+//! Finds the events that a consumer cannot handle, for the patterns that go on without them.
+
+use reflex_core::{Consumer, Error, Event, HandlerError, Input, Progress, Result};
+
+use crate::answers::{ends_the_run, first, settled};
+
+/// Where events go that could not be handled.
+pub(crate) trait Outlet: Send + Sync {
+    /// The pattern's name, for its users.
+    const PATTERN: &'static str;
+
+    /// Whether the run goes on after this error.
+    fn takes(&self, error: &HandlerError) -> bool;
+
+    /// Whether a failed input is put aside as it is, without a search for the events that spoil it.
+    fn takes_whole_inputs(&self) -> bool;
+
+    /// What is left of an input without the events that must not be handed over, which it has taken.
+    fn withhold<T: Input>(&self, consumer: &str, input: T) -> impl Future<Output = Result<Option<T>>> + Send;
+
+    /// Takes an event that could not be handled.
+    fn take(&self, consumer: &str, event: &Event, error: &HandlerError) -> impl Future<Output = Result<()>> + Send;
+}
+
+/// Hands an input over, in parts if it fails, until each event was handled or is in the outlet.
+pub(crate) async fn hand_over<T: Input, K: Consumer<T>, O: Outlet>(
+    inner: &mut K,
+    input: T,
+    outlet: &O,
+) -> Result<Progress, HandlerError> {
+    let mut failed = match attempt(inner, input, outlet).await? {
+        Attempt::Settled(progress) => return Ok(progress),
+        Attempt::Failed(input, error) => Some((input, error)),
+    };
+    // The parts that are left, the next one last.
+    let mut parts = Vec::new();
+    while let Some((input, error)) = failed.take() {
+        if outlet.takes_whole_inputs() {
+            take_all(inner.name(), &input, &error, outlet).await?;
+        } else {
+            match input.split() {
+                Ok((first, second)) => parts.extend([second, first]),
+                Err(single) => take_all(inner.name(), &single, &error, outlet).await?,
+            }
+        }
+        while failed.is_none()
+            && let Some(part) = parts.pop()
+        {
+            if let Attempt::Failed(part, error) = attempt(inner, part, outlet).await? {
+                failed = Some((part, error));
+            }
+        }
+    }
+    Ok(Progress::Done)
+}
+
+enum Attempt<T> {
+    Settled(Progress),
+    Failed(T, HandlerError),
+}
+
+/// Hands over what is not withheld. An error that ends the run is the outer one.
+async fn attempt<T: Input, K: Consumer<T>, O: Outlet>(
+    inner: &mut K,
+    input: T,
+    outlet: &O,
+) -> Result<Attempt<T>, HandlerError> {
+    let Some(input) = outlet.withhold(inner.name(), input).await? else {
+        return Ok(Attempt::Settled(Progress::Done));
+    };
+    match inner.consume(input.clone()).await {
+        Ok(progress) => Ok(Attempt::Settled(settled(progress, &input, O::PATTERN, inner.name())?)),
+        Err(error) if ends_the_run(&error) || !outlet.takes(&error) => {
+            Err(Error::from_handler(error).at_event(first(&input)).into())
+        }
+        Err(error) => Ok(Attempt::Failed(input, error)),
+    }
+}
+
+async fn take_all<T: Input, O: Outlet>(consumer: &str, input: &T, error: &HandlerError, outlet: &O) -> Result<()> {
+    for event in input.events() {
+        outlet.take(consumer, event, error).await?;
+    }
+    Ok(())
+}
