@@ -3,4 +3,9 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by it")]
 
 mod batch;
+mod best_effort;
+mod dead_letter;
+mod forwarding;
+mod redrive;
+mod retry;
 mod support;

@@ -5,7 +5,8 @@ use std::{
     time::Duration,
 };
 
-use reflex_core::{Cursor, Error, MemoryCursors, MemoryEvents, NewEvent};
+use prometheus::{Registry, TextEncoder};
+use reflex_core::{Cursor, Error, MemoryCursors, MemoryEvents, Metrics, NewEvent};
 
 /// No wait of a test takes longer, unless it fails.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
@@ -57,5 +58,27 @@ impl<T: Clone> Notes<T> {
 
     pub(crate) fn len(&self) -> usize {
         self.0.lock().unwrap().len()
+    }
+}
+
+/// A registry of the test's own.
+pub(crate) struct Scrape {
+    registry: Registry,
+    pub(crate) metrics: Metrics,
+}
+
+impl Scrape {
+    pub(crate) fn new() -> Self {
+        let registry = Registry::new();
+        let metrics = Metrics::register(&registry).unwrap();
+        Self { registry, metrics }
+    }
+
+    /// The value of a series of one consumer.
+    pub(crate) fn consumer(&self, name: &str, consumer: &str) -> Option<f64> {
+        let text = TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap();
+        let series = format!("{name}{{consumer_name=\"{consumer}\"}} ");
+        let line = text.lines().find(|line| line.starts_with(&series))?;
+        line.rsplit(' ').next()?.parse().ok()
     }
 }
