@@ -138,7 +138,7 @@ impl RedisCursors {
         let key = self.key(consumer);
         let mut command = cmd("GETDEL");
         command.arg(&key);
-        let deleted: Option<Vec<u8>> = self.call(&key, &command, || attempt("delete", consumer)).await?;
+        let deleted: Option<Vec<u8>> = self.call(&command, || format!("delete the key `{key}`")).await?;
         Ok(deleted.is_some())
     }
 
@@ -160,7 +160,7 @@ impl RedisCursors {
         let mut command = cmd("SET");
         // With GET it fails on a key of another type; alone it would replace that.
         command.arg(&key).arg(text).arg("GET");
-        let _replaced: Option<Vec<u8>> = self.call(&key, &command, || attempt("set", consumer)).await?;
+        let _replaced: Option<Vec<u8>> = self.call(&command, || format!("write the key `{key}`")).await?;
         Ok(())
     }
 
@@ -170,7 +170,7 @@ impl RedisCursors {
         let text = storable(cursor).map_err(failed)?;
         let mut seen = None;
         for _ in 0..ATTEMPTS {
-            let Some(stored) = self.try_set(consumer, &key, &text, seen.as_deref()).await.map_err(failed)? else {
+            let Some(stored) = self.try_set(&key, &text, seen.as_deref()).await.map_err(failed)? else {
                 return Ok(());
             };
             let found = parse(&key, &stored).map_err(failed)?;
@@ -182,7 +182,7 @@ impl RedisCursors {
     }
 
     /// Writes, unless that has to be judged first: then it returns what is stored.
-    async fn try_set(&self, consumer: &str, key: &str, text: &str, seen: Option<&[u8]>) -> Result<Option<Vec<u8>>> {
+    async fn try_set(&self, key: &str, text: &str, seen: Option<&[u8]>) -> Result<Option<Vec<u8>>> {
         let mut call = self.inner.set_cursor.key(key);
         call.arg(text).arg(u8::from(self.inner.options.ordered_entry_ids));
         if let Some(seen) = seen {
@@ -190,7 +190,7 @@ impl RedisCursors {
         }
         let call = &call;
         let answer = self.inner.link.call(async move |mut connection| call.invoke_async(&mut connection).await);
-        answer.await.map_err(|failed| failed.on_key(attempt("set", consumer), key, "string").into())
+        answer.await.map_err(|failed| failed.on_key(format!("write the key `{key}`"), "string").into())
     }
 
     fn check_entries(&self, consumer: &str, stored: &Cursor, new: &Cursor) -> reflex_core::Result<()> {
@@ -206,7 +206,7 @@ impl RedisCursors {
         let key = self.key(consumer);
         let mut command = cmd("GET");
         command.arg(&key);
-        let stored: Option<Vec<u8>> = self.call(&key, &command, || attempt("get", consumer)).await?;
+        let stored: Option<Vec<u8>> = self.call(&command, || format!("read the key `{key}`")).await?;
         stored.map(|stored| parse(&key, &stored)).transpose()
     }
 
@@ -214,18 +214,17 @@ impl RedisCursors {
     async fn scan(&self, at: u64) -> Result<(u64, Vec<Vec<u8>>)> {
         let mut command = cmd("SCAN");
         command.arg(at).arg("MATCH").arg(pattern(self.prefix())).arg("COUNT").arg(KEYS_PER_SCAN);
-        let attempted = || format!("list the cursors in the keys `{}*`", self.prefix());
-        self.call(self.prefix(), &command, attempted).await
+        let attempted = || format!("list the keys that begin with `{}`", self.prefix());
+        self.call(&command, attempted).await
     }
 
     async fn call<T: redis::FromRedisValue>(
         &self,
-        key: &str,
         command: &redis::Cmd,
         attempted: impl FnOnce() -> String,
     ) -> Result<T> {
         let answer = self.inner.link.call(async move |mut connection| command.query_async(&mut connection).await);
-        answer.await.map_err(|failed| failed.on_key(attempted(), key, "string").into())
+        answer.await.map_err(|failed| failed.on_key(attempted(), "string").into())
     }
 
     fn key(&self, consumer: &str) -> String {
@@ -255,7 +254,7 @@ impl fmt::Debug for RedisCursors {
 }
 
 fn attempt(what: &str, consumer: &str) -> String {
-    format!("{what} the cursor of consumer `{consumer}` in Redis")
+    format!("{what} the cursor of consumer `{consumer}`")
 }
 
 fn parse(key: &str, stored: &[u8]) -> Result<Cursor> {

@@ -23,14 +23,14 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Problem {
-    #[error("`{name}` is no {what}: use 1 to {max} printable ASCII characters without spaces")]
+    #[error("`{name}` is no {what}: use 1 to {max} bytes without control characters")]
     InvalidName { name: String, what: &'static str, max: usize },
     #[error("{attempted}{advice}")]
     Redis { attempted: String, advice: &'static str, source: Cause },
     #[error("{attempted}: no answer within {} s; is Redis stalled or out of reach?", .deadline.as_secs_f64())]
     Deadline { attempted: String, deadline: Duration },
-    #[error("{attempted}: the key `{key}` is no {wanted}: does something else use this name?")]
-    WrongType { attempted: String, key: String, wanted: &'static str },
+    #[error("{attempted}: the key holds no {wanted}; does something else use this name?")]
+    WrongType { attempted: String, wanted: &'static str },
     #[error(
         "the key `{key}` holds {value}, which is no cursor: {why}; if nothing else uses this key, set the cursor with \
          `force_set`, or delete it to start from the beginning"
@@ -81,7 +81,7 @@ impl fmt::Display for Trimmed {
         write!(f, "stream `{key}` was trimmed past {after}: ")?;
         match lost {
             Some(count) => write!(f, "{count} entries after it are gone")?,
-            None => write!(f, "that entry is gone, and nothing proves that those after it were read")?,
+            None => write!(f, "that entry is gone, and entries after it may be gone as well")?,
         }
         match first {
             Some(first) => write!(f, "; the first one left is {first}")?,
@@ -103,16 +103,16 @@ impl Problem {
     }
 
     /// As [`redis`](Self::redis), for a command on one key that has to be of a type.
-    pub(crate) fn on_key(attempted: String, key: &str, wanted: &'static str, source: RedisError) -> Self {
-        match source.code() {
-            Some("WRONGTYPE") => Self::WrongType { attempted, key: key.to_owned(), wanted },
+    pub(crate) fn on_key(attempted: String, wanted: &'static str, source: RedisError) -> Self {
+        match code(&source).as_deref() {
+            Some("WRONGTYPE") => Self::WrongType { attempted, wanted },
             _ => Self::redis(attempted, source),
         }
     }
 }
 
 fn advice(error: &RedisError) -> &'static str {
-    match error.code() {
+    match code(error).as_deref() {
         Some("READONLY") => ": this is a read-only replica; connect to the primary",
         Some("OOM") => ": Redis is out of memory; raise its maxmemory or let it hold less",
         Some("NOAUTH" | "WRONGPASS" | "NOPERM") => ": check the user, the password and the rights in Redis",
@@ -125,6 +125,12 @@ fn advice(error: &RedisError) -> &'static str {
         _ if error.kind() == ErrorKind::Io => ": is Redis running and in reach?",
         _ => "",
     }
+}
+
+/// What the server called the error, or the first one of a transaction.
+fn code(error: &RedisError) -> Option<String> {
+    let errors = error.clone().into_server_errors()?;
+    errors.first().map(|(_, error)| error.code().to_owned())
 }
 
 /// Whether the connection is of no more use after this error.

@@ -101,9 +101,9 @@ impl fmt::Debug for Link {
 
 impl Failed {
     /// Says what was attempted, with a command on one key that has to be of a type.
-    pub(crate) fn on_key(self, attempted: String, key: &str, wanted: &'static str) -> Problem {
+    pub(crate) fn on_key(self, attempted: String, wanted: &'static str) -> Problem {
         match self {
-            Self::Redis(source) => Problem::on_key(attempted, key, wanted, source),
+            Self::Redis(source) => Problem::on_key(attempted, wanted, source),
             Self::Deadline(deadline) => Problem::Deadline { attempted, deadline },
         }
     }

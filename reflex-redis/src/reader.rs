@@ -160,7 +160,7 @@ impl Reader {
     }
 
     fn problem(&self, error: RedisError) -> Problem {
-        Problem::on_key(self.attempted(), self.key(), "stream", error)
+        Problem::on_key(self.attempted(), "stream", error)
     }
 
     fn attempted(&self) -> String {

@@ -105,9 +105,8 @@ impl RedisStream {
     pub async fn append(&self, event: NewEvent) -> Result<Cursor> {
         let command = &self.append_command(&event)?;
         let answer = self.inner.link.call(async move |mut connection| command.query_async(&mut connection).await);
-        let id: String = answer.await.map_err(|failed| {
-            failed.on_key(format!("append an event to stream `{}`", self.key()), self.key(), "stream")
-        })?;
+        let attempted = || format!("append an event to stream `{}`", self.key());
+        let id: String = answer.await.map_err(|failed| failed.on_key(attempted(), "stream"))?;
         Ok(id.into())
     }
 
