@@ -11,6 +11,7 @@ mod key;
 mod lanes;
 mod redrive;
 mod retry;
+mod shards;
 mod window;
 mod workers;
 
@@ -23,4 +24,5 @@ pub use self::batch::{Batch, batch, batch_by_len, batch_by_period};
 pub use self::concurrent::concurrent;
 pub use self::key::Key;
 pub use self::lanes::{keyed_lanes, keyed_lanes_with};
+pub use self::shards::{Shard, shard, shard_specs, shards};
 pub use self::workers::Workers;
