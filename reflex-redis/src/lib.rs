@@ -1,7 +1,7 @@
 //! Cursors in Redis, and Redis Streams as a source of events, for reflex.
 //!
 //! ```no_run
-//! use reflex_core::{NewEvent, Spec, consumer_fn, run};
+//! use reflex_core::{Event, NewEvent, Spec, consumer_fn, run};
 //! use reflex_redis::{RedisCursors, RedisCursorsOptions, RedisStream};
 //!
 //! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
@@ -10,7 +10,7 @@
 //! let cursors = RedisCursors::new(&client, RedisCursorsOptions::default().ordered_entry_ids())?;
 //! orders.append(NewEvent::new("order-12", 1)).await?;
 //!
-//! let consumer = consumer_fn("ship", |event| async move {
+//! let consumer = consumer_fn("ship", |event: Event| async move {
 //!     println!("shipping {}", event.foreign_id());
 //!     Ok(())
 //! });

@@ -36,7 +36,7 @@ pub(crate) struct Reader {
 
 /// Where a reader begins.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum From {
+pub(crate) enum StartAt {
     Beginning,
     After(EntryId),
     Head,
@@ -44,7 +44,7 @@ pub(crate) enum From {
 
 impl Reader {
     /// Connects, and pins the start.
-    pub(crate) async fn open(client: &Client, options: &RedisStreamOptions, from: From) -> Result<Self> {
+    pub(crate) async fn open(client: &Client, options: &RedisStreamOptions, start: StartAt) -> Result<Self> {
         let options = options.clone();
         let attempted = || format!("connect to Redis to read stream `{}`", options.key);
         let connection = match timeout(options.deadline, connect(client, options.deadline)).await {
@@ -53,10 +53,10 @@ impl Reader {
         };
         let limit = options.page_size.min(FIRST_PAGE);
         let mut reader = Self { connection, options, position: Position::after(EntryId::ZERO), limit };
-        reader.position = match from {
-            From::After(id) => Position::after(id),
-            From::Beginning => Position::beginning(&reader.snapshot().await?),
-            From::Head => Position::head(&reader.snapshot().await?),
+        reader.position = match start {
+            StartAt::After(id) => Position::after(id),
+            StartAt::Beginning => Position::beginning(&reader.snapshot().await?),
+            StartAt::Head => Position::head(&reader.snapshot().await?),
         };
         Ok(reader)
     }

@@ -10,7 +10,7 @@ use crate::{
     error::{Problem, Result},
     link::Link,
     options::RedisStreamOptions,
-    reader::{From, Page, Reader},
+    reader::{Page, Reader, StartAt},
 };
 
 /// A Redis Stream as a source of events. Handles are cheap to clone.
@@ -134,12 +134,12 @@ impl RedisStream {
     }
 
     async fn open_reader(&self, start: &Start) -> Result<Reader> {
-        let from = match start {
-            Start::Beginning => From::Beginning,
-            Start::Head => From::Head,
-            Start::After(cursor) => From::After(self.parse(cursor)?),
+        let start = match start {
+            Start::Beginning => StartAt::Beginning,
+            Start::Head => StartAt::Head,
+            Start::After(cursor) => StartAt::After(self.parse(cursor)?),
         };
-        Reader::open(&self.inner.client, &self.inner.options, from).await
+        Reader::open(&self.inner.client, &self.inner.options, start).await
     }
 
     fn parse(&self, cursor: &Cursor) -> Result<EntryId> {
