@@ -1,12 +1,18 @@
 //! Streams whose owner takes entries away.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
 use futures_util::StreamExt;
+use rand::{RngExt, SeedableRng, rngs::StdRng};
 use redis::Client;
 use reflex_core::{BoxEventStream, Error, StreamFunc, StreamOptions};
 use reflex_redis::{RedisStream, RedisStreamOptions};
 use reflex_testing::collect;
 
-use crate::redis_server::{assert_tells, chain, ours, send, shared, unique};
+use crate::redis_server::{assert_tells, chain, connect, ours, send, shared, unique};
 
 /// A stream with entries of the ids `1-0` on, that reads two at once.
 struct Numbered {
@@ -204,4 +210,47 @@ async fn a_stream_that_is_deleted_and_made_again_is_an_error() {
     assert!(ours(&error).is_cursor_ahead(), "{}", chain(&error));
     assert_tells(&chain(&error), &[&stream.key, "5-0"]);
     stream.refuses("5-0", &["6-0"]).await;
+}
+
+/// Whatever is trimmed when: a reader gets each entry in turn, or the error, and never passes one over.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs Redis: cargo xtask test"]
+async fn a_reader_beside_a_trimmer_never_skips() {
+    const LAST: u64 = 200;
+    let seed = std::env::var("REFLEX_TEST_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(rand::random);
+    println!("REFLEX_TEST_SEED={seed}");
+    let mut trimmed = 0;
+    for round in 0..60 {
+        let stream = Numbered::new(1).await;
+        let mut events = stream.open(StreamOptions::new()).await;
+        let read = Arc::new(AtomicU64::new(0));
+        let rng = StdRng::seed_from_u64(u64::wrapping_add(seed, round));
+        let writing = tokio::spawn(write_and_trim(stream.client.clone(), stream.key.clone(), read.clone(), rng, LAST));
+        for expected in 1..=LAST {
+            match events.next().await.unwrap() {
+                Ok(event) => assert_eq!(event.foreign_id(), expected.to_string()),
+                Err(error) => {
+                    assert!(ours(&error).is_trimmed(), "{}", chain(&error));
+                    trimmed += 1;
+                    break;
+                }
+            }
+            read.store(expected, Ordering::SeqCst);
+        }
+        writing.await.unwrap();
+    }
+    println!("{trimmed} of 60 streams were trimmed past");
+}
+
+/// Appends the entries from `2-0` on, and trims each time to about what was not read yet.
+async fn write_and_trim(client: Client, key: String, read: Arc<AtomicU64>, mut rng: StdRng, last: u64) {
+    let slack = rng.random_range(1..60);
+    let mut connection = connect(&client).await;
+    for id in 2..=last {
+        let unread = id - read.load(Ordering::SeqCst).min(id);
+        let keep = (unread + rng.random_range(0..slack)).saturating_sub(1);
+        let mut command = redis::cmd("XADD");
+        command.arg(&key).arg("MAXLEN").arg(keep).arg(format!("{id}-0")).arg("type").arg(1).arg("foreign_id").arg(id);
+        command.exec_async(&mut connection).await.unwrap();
+    }
 }
