@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by it")]
 
 mod batch;
+mod checked;
+mod lanes;
 mod best_effort;
 mod dead_letter;
 mod forwarding;
