@@ -78,7 +78,7 @@ pub struct DeadLetterConsumer<S, K> {
     pub(crate) inner: K,
     pub(crate) letters: Letters<S>,
     interval: Duration,
-    /// When to look for requested redrives; `None` before the first run.
+    /// When to look for requested redrives; `None` is never.
     look_at: Option<Instant>,
     due: Due,
 }
@@ -143,7 +143,7 @@ impl<S: DeadLetterStore, K> DeadLetterConsumer<S, K> {
     {
         let found = redrive_next(&self.letters.store, &mut self.inner).await?.is_some();
         let pause = if found { Duration::ZERO } else { jittered(self.interval) };
-        self.look_at = Some(Instant::now() + pause);
+        self.look_at = Instant::now().checked_add(pause);
         Ok(())
     }
 }

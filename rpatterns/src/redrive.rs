@@ -92,16 +92,19 @@ pub(crate) async fn redrive_next<T: Input>(
         return Ok(None);
     };
     let input = T::one(letter.event.clone());
-    let outcome = match inner.consume(input.clone()).await {
-        Ok(progress) => Ok(drop(settled(progress, &input, "dead_letter", inner.name())?)),
+    let error = match inner.consume(input.clone()).await {
+        Ok(progress) => {
+            drop(settled(progress, &input, "dead_letter", inner.name())?);
+            None
+        }
         Err(error) if ends_the_run(&error) => return Err(Error::from_handler(error).at_event(&letter.event).into()),
-        Err(error) => Err(error),
+        Err(error) => Some(error),
     };
-    if let Err(error) = &outcome {
+    if let Some(error) = &error {
         report(&letter, error);
     }
-    store.settle(&letter, outcome.as_ref().map(|()| ())).await?;
-    Ok(Some(outcome.is_ok()))
+    store.settle(&letter, error.as_ref().map_or(Ok(()), Err)).await?;
+    Ok(Some(error.is_none()))
 }
 
 fn report(letter: &DeadLetter, error: &HandlerError) {
