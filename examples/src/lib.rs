@@ -3,6 +3,7 @@
 //! - `outbox`: a web service that writes events in the transactions that change its state, and consumers that react.
 //! - `testing`: a consumer with the tests that its author would write.
 //! - `custom_cursors`: a cursor store in a JSON file, held against the contract.
+//! - `two_services`: two processes that react to each other's events over gRPC.
 //!
 //! The tests of this package run each of them and compare its output.
 

@@ -25,3 +25,16 @@ fn custom_cursors() {
         {\n  \"ship\": \"3\"\n}\n";
     check(env!("CARGO_BIN_EXE_custom_cursors"), expected);
 }
+
+#[test]
+fn two_services() {
+    let expected = "billing: invoice for order 1\n\
+        orders: order 1 is paid\n\
+        billing: invoice for order 2\n\
+        orders: order 2 is paid\n\
+        billing: invoice for order 3\n\
+        orders: order 3 is paid\n\
+        billing: consumer `send-invoices` has done everything up to event 3\n\
+        orders: consumer `place-next` has done everything up to event 3\n";
+    check(env!("CARGO_BIN_EXE_two_services"), expected);
+}
