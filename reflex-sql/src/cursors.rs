@@ -11,6 +11,7 @@ use crate::{
     error::{Error, Problem},
     options::CursorsTableOptions,
     table::{Lease, within},
+    tx::Open,
 };
 
 /// How often a write is tried again when another writer was faster.
@@ -194,6 +195,97 @@ impl<D: Dialect> CursorsTable<D> {
             D::replace_cursor(conn, &self.inner.sql, consumer, old, &new).await
         })
         .await
+    }
+
+    /// Begins a transaction, on this connection or one of the pool, and moves the cursor in it, if it is still `old`.
+    pub(crate) async fn begin(
+        &self,
+        idle: Option<Lease<D>>,
+        consumer: &str,
+        old: Option<&Cursor>,
+        new: &Cursor,
+    ) -> Result<Option<Open<D>>> {
+        self.check_type(new)?;
+        let attempted = || format!("begin a transaction and move the cursor of consumer `{consumer}` in it");
+        let open = self.in_time(attempted, async {
+            let lease = match idle {
+                Some(lease) => lease,
+                None => self.inner.pool.acquire().await.map(Lease::new)?,
+            };
+            let mut open = Open::begin(lease).await?;
+            if self.moves(open.conn(), consumer, old, new).await? {
+                return Ok(Some(open));
+            }
+            open.rollback().await?.release();
+            Ok(None)
+        });
+        let open = open.await?;
+        self.inner.sets.inc_by(open.is_some().into());
+        Ok(open)
+    }
+
+    /// Commits and returns the connection.
+    pub(crate) async fn commit(&self, open: Open<D>, consumer: &str) -> Result<Lease<D>> {
+        self.in_time(|| format!("commit a transaction of consumer `{consumer}`"), open.commit()).await
+    }
+
+    /// Returns the connection, unless the rollback was left to its end.
+    pub(crate) async fn roll_back(&self, open: Open<D>, consumer: &str) -> Option<Lease<D>> {
+        let attempted = || format!("roll back a transaction of consumer `{consumer}`");
+        match self.in_time(attempted, open.rollback()).await {
+            Ok(lease) => Some(lease),
+            Err(error) => {
+                tracing::warn!(consumer, error = &error as &dyn std::error::Error, "the rollback was left to the server");
+                None
+            }
+        }
+    }
+
+    /// Whether a connection may be kept while it is not used: others have one too.
+    pub(crate) fn may_keep_a_connection(&self) -> bool {
+        let pool = &self.inner.pool;
+        !D::SHARES_POOL && (pool.num_idle() > 0 || pool.size() < pool.options().get_max_connections())
+    }
+
+    /// Moves the cursor by itself, if it is still `old`.
+    pub(crate) async fn replace_believed(&self, consumer: &str, old: Option<&Cursor>, new: &Cursor) -> Result<bool> {
+        self.check_type(new)?;
+        self.inner.sets.inc();
+        self.in_time(|| attempt_to_set(consumer), async {
+            let mut lease = self.inner.pool.acquire().await.map(Lease::<D>::new)?;
+            let moved = self.moves(&mut lease, consumer, old, new).await;
+            lease.release();
+            moved
+        })
+        .await
+    }
+
+    pub(crate) fn name(&self) -> String {
+        self.inner.sql.table.to_string()
+    }
+
+    /// Returns false if the cursor is not `old`, or another transaction holds it.
+    async fn moves(
+        &self,
+        conn: &mut D::Connection,
+        consumer: &str,
+        old: Option<&Cursor>,
+        new: &Cursor,
+    ) -> Result<bool, sqlx::Error> {
+        let (old, new) = (old.map(Cursor::to_string), new.to_string());
+        match D::replace_cursor(conn, &self.inner.sql, consumer, old.as_deref(), &new).await {
+            Err(error) if D::is_race(&error) => Ok(false),
+            moved => moved,
+        }
+    }
+
+    async fn in_time<T>(
+        &self,
+        attempted: impl Fn() -> String,
+        query: impl Future<Output = Result<T, sqlx::Error>>,
+    ) -> Result<T> {
+        let attempted = || format!("{}, table `{}`", attempted(), self.inner.sql.table);
+        within(self.inner.options.deadline, attempted, async { query.await.map_err(Problem::database(attempted())) }).await
     }
 
     fn check_type(&self, cursor: &Cursor) -> Result<()> {

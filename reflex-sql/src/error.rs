@@ -52,6 +52,18 @@ pub(crate) enum Problem {
     CursorNotAnInteger { table: String, cursor: String },
     #[error("others keep changing the cursor of consumer `{consumer}` in table `{table}`: is it run more than once?")]
     Contended { table: String, consumer: String },
+    #[error("the cursor in table `{table}` is not where this run left it: {believed}")]
+    Fenced { table: String, believed: String },
+    #[error(
+        "the transaction of consumer `{consumer}` was undone before its commit: its handler ended it by a statement of its \
+         own, or went on after a statement that failed"
+    )]
+    Undone { consumer: String },
+    #[error(
+        "the handler kept its transaction, so it was rolled back: drop the guard before the handler returns, and do not \
+         move it into a task"
+    )]
+    GuardKept,
     #[error("the database was restarted or replaced by another while table `{table}` was read: open the stream again")]
     ServerChanged { table: String },
     #[error("the type of event {id}, {event_type}, does not fit in 32 bits")]
@@ -101,6 +113,12 @@ impl Error {
     #[must_use]
     pub fn is_cursor_ahead(&self) -> bool {
         matches!(*self.0, Problem::CursorAhead { .. })
+    }
+
+    /// True if a consumer's cursor is not where its run left it, because somebody else runs the same consumer.
+    #[must_use]
+    pub fn is_fenced(&self) -> bool {
+        matches!(*self.0, Problem::Fenced { .. })
     }
 
     /// The error of the database behind this one, if it comes from there.

@@ -68,10 +68,14 @@ mod frontier;
 mod names;
 mod options;
 mod page;
+mod position;
 mod ring;
 mod stream;
 mod table;
 mod tail;
+mod transactional;
+mod transactional_consumer;
+mod tx;
 
 pub use self::{
     cursors::{CursorsTable, StoredCursor},
@@ -80,4 +84,7 @@ pub use self::{
     error::{Error, Result},
     events::{EventsTable, Notify},
     options::{CursorsTableOptions, EventsTableOptions, GapMode},
+    transactional::TransactionalCursors,
+    transactional_consumer::{FnHandler, TransactionalConsumer, TransactionalHandler},
+    tx::Tx,
 };

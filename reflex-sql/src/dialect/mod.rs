@@ -118,7 +118,7 @@ pub trait Operations: Database {
     const SHARES_POOL: bool;
 
     /// Begins a transaction that writes.
-    const BEGIN: &'static str = "begin";
+    const BEGIN_WRITING: &'static str = "begin";
 
     /// The pool that readers take their connections from, with what correctness needs set on each.
     fn readers(pool: &Pool<Self>, connections: u32) -> Pool<Self>;

@@ -24,7 +24,7 @@ impl Dialect for Sqlite {}
 impl Operations for Sqlite {
     const SHARES_POOL: bool = true;
     /// A transaction that reads first and writes later can fail when another one wrote in between.
-    const BEGIN: &'static str = "begin immediate";
+    const BEGIN_WRITING: &'static str = "begin immediate";
 
     common_operations!(SqliteConnection);
     upserting_operations!(SqliteConnection);

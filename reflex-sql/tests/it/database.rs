@@ -38,13 +38,13 @@ pub(crate) trait Backend: Dialect {
     async fn insert(pool: &Pool<Self>, table: &EventsTable<Self>, events: Vec<NewEvent>) -> Result<()>;
 
     /// Runs statements in one session.
-    async fn run(conn: &mut Self::Connection, sql: &str) -> Result<()>;
+    fn run(conn: &mut Self::Connection, sql: &str) -> impl Future<Output = Result<()>> + Send;
 
     /// The statement that lets the next event have this id.
     fn next_id_is(id: i64) -> String;
 
     /// The number that a query answers.
-    async fn number(conn: &mut Self::Connection, sql: &str) -> Result<i64>;
+    fn number(conn: &mut Self::Connection, sql: &str) -> impl Future<Output = Result<i64>> + Send;
 
     /// The numbers that a query answers.
     async fn numbers(pool: &Pool<Self>, sql: &str) -> Result<Vec<i64>>;
