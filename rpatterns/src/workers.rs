@@ -3,7 +3,7 @@ mod worker;
 
 use std::{fmt, sync::Arc};
 
-use reflex_core::{Consumer, Error, Event, HandlerError, Monitoring, Progress};
+use reflex_core::{Consumer, Error, Event, HandlerError, Monitoring, Progress, Shutdown};
 use tokio::task::JoinSet;
 use tracing::Span;
 
@@ -195,7 +195,7 @@ impl<K: Consumer + 'static> Consumer for Workers<K> {
         self.board = Arc::new(Board::new(queues, self.workers));
         for index in 0..self.workers {
             let worker = Worker::new(self.board.clone(), index % queues, (self.make)(index));
-            self.tasks.spawn(worker.work());
+            self.tasks.spawn(Shutdown::current().scope(worker.work()));
         }
         self.board.started().await;
         self.board.take_failure().map_or(Ok(()), |error| Err(error.into()))

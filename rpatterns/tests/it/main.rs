@@ -4,7 +4,10 @@
 
 mod batch;
 mod checked;
+mod concurrent;
 mod lanes;
+mod lanes_inside;
+mod shards;
 mod best_effort;
 mod dead_letter;
 mod forwarding;
