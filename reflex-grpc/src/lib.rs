@@ -3,7 +3,7 @@
 //! A service lets others follow its events; they keep cursors of their own.
 //!
 //! ```
-//! use reflex_core::{MemoryCursors, MemoryEvents, NewEvent, Spec, consumer_fn, run};
+//! use reflex_core::{Event, MemoryCursors, MemoryEvents, NewEvent, Spec, consumer_fn, run};
 //! use reflex_grpc::{Server, reflexpb::reflex_client::ReflexClient};
 //! use tonic::transport::{Endpoint, Server as Transport, server::TcpIncoming};
 //!
@@ -17,7 +17,7 @@
 //!
 //! // In another process:
 //! let orders = ReflexClient::new(Endpoint::try_from(address)?.connect_lazy());
-//! let bill = consumer_fn("bill", |event| async move { Ok(assert_eq!(event.foreign_id(), "order-12")) });
+//! let bill = consumer_fn("bill", |event: Event| async move { Ok(assert_eq!(event.foreign_id(), "order-12")) });
 //! let Err(end) = run(&mut Spec::new(orders, MemoryCursors::new(), bill).to_head()).await;
 //! assert!(end.is_head_reached());
 //! # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
