@@ -63,6 +63,19 @@ impl Shutdown {
         }
     }
 
+    /// Waits until the run is over, because it ended or because its future was dropped: tasks that a consumer spawned have
+    /// nothing more to do then.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future changes nothing.
+    pub async fn over(self) {
+        match self.0 {
+            Some(mut requested) => while requested.changed().await.is_ok() {},
+            None => future::pending().await,
+        }
+    }
+
     /// Runs a future so that this is its [`current`](Shutdown::current) one: for tasks that a consumer spawns.
     ///
     /// # Cancel safety
