@@ -36,7 +36,7 @@ const HAND_OVER: usize = 32;
 ///
 /// The first failure ends the run at once, with an error that names the event: the other tasks take no further event, and
 /// their handlers are dropped at their next await point. What was done by then counts for the cursor. A handler that panics
-/// is a failure too. The tasks end with the run; if its future is dropped, they end when the consumer is dropped or run again.
+/// is a failure too. The tasks end with the run; if its future is dropped, at their next await point.
 ///
 /// # Metrics
 ///

@@ -8,7 +8,7 @@ use std::{
     task::Poll,
 };
 
-use reflex_core::{Consumer, Cursor, Error, Event, HandlerError, Progress, Result};
+use reflex_core::{Consumer, Cursor, Error, Event, HandlerError, Progress, Result, Shutdown};
 use tokio::{select, task::coop::consume_budget};
 use tracing::Instrument;
 
@@ -32,8 +32,16 @@ impl<K: Consumer> Worker<K> {
         Self { board, queue, consumer, open: VecDeque::new(), drained: 0, in_hand: None }
     }
 
-    /// Works until it is told to stop, or something fails, and stops the consumer.
-    pub(crate) async fn work(mut self) -> Result<(), HandlerError> {
+    /// Works until it is told to stop, or something fails, and stops the consumer. Just ends when the run was dropped.
+    pub(crate) async fn work(self) -> Result<(), HandlerError> {
+        select! {
+            biased;
+            () = Shutdown::current().over() => Ok(()),
+            ended = self.work_and_stop() => ended,
+        }
+    }
+
+    async fn work_and_stop(mut self) -> Result<(), HandlerError> {
         let board = self.board.clone();
         let ended = select! {
             biased;
