@@ -7,7 +7,7 @@ use reflex_core::{
     run, run_until,
 };
 use reflex_testing::{Calls, ScriptedConsumer, Step};
-use rpatterns::{RetryDecision, batch_by_len, exponential, retry};
+use rpatterns::{Key, RetryDecision, batch_by_len, exponential, keyed_lanes, retry};
 use tokio::time::{Instant, sleep};
 
 use crate::support::{Notes, Scrape, chain, filled, stored};
@@ -125,6 +125,21 @@ async fn a_shutdown_ends_a_long_delay_at_once_and_the_event_comes_again() {
 
     assert!(run(&mut spec).await.unwrap_err().is_head_reached());
     assert_eq!(calls.consumed_ids(), [1, 1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_ends_the_delays_of_lanes_and_batches_at_once() {
+    let failing = || consumer_fn("charge", |_event: Event| async { Err(HandlerError::new("no answer")) });
+    let lanes = keyed_lanes(3, Key::by_event_id(), retry([3_600 * SECOND], failing()));
+    let mut spec = Spec::new(filled(9), MemoryCursors::new(), lanes);
+    let start = Instant::now();
+    assert!(run_until(&mut spec, sleep(SECOND)).await.unwrap_err().is_stopped());
+    assert_eq!(start.elapsed().as_secs(), 1);
+
+    let inner = consumer_fn("index", |_batch: Vec<Event>| async { Err(HandlerError::new("no answer")) });
+    let mut spec = Spec::new(filled(2), MemoryCursors::new(), batch_by_len(2, retry([3_600 * SECOND], inner)));
+    assert!(run_until(&mut spec, sleep(SECOND)).await.unwrap_err().is_stopped());
+    assert_eq!(start.elapsed().as_secs(), 2);
 }
 
 #[tokio::test(start_paused = true)]
