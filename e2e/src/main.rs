@@ -1,17 +1,23 @@
 //! A second process for the end-to-end tests: it writes to an events table, or consumes it, and tells what it did on its
 //! standard output, one line per event. The tests kill it at random.
 
-use std::{env, time::Duration};
+use std::{env, error::Error as _, io::Write, time::Duration};
 
 use anyhow::{Context, Result, bail};
-use reflex_core::{BufferedCursors, Event, Spec, consumer_fn, run};
+use reflex_core::{BufferedCursors, Event, HandlerError, Spec, consumer_fn, run};
 use reflex_e2e::{Backend, Workload};
 use reflex_sql::{CursorsTable, EventsTable, EventsTableOptions};
+use rpatterns::{Key, keyed_lanes};
 use sqlx::{MySql, Postgres};
 use tokio::{
     io::{AsyncWriteExt, stdout},
     sync::mpsc,
+    task::yield_now,
+    time::sleep,
 };
+
+/// What a handler says when it fails at random.
+const ON_PURPOSE: &str = "on purpose";
 
 #[tokio::main]
 async fn main() -> Result<()> {
@@ -20,7 +26,10 @@ async fn main() -> Result<()> {
     match args.as_slice() {
         [url, rest @ ..] if url.starts_with("postgres:") => act::<Postgres>(url, rest).await,
         [url, rest @ ..] if url.starts_with("mysql:") => act::<MySql>(url, rest).await,
-        _ => bail!("usage: reflex-e2e URL write SEED FIRST LAST SECONDS ROWS_PER_SECOND | URL consume NAME"),
+        _ => bail!(
+            "usage: reflex-e2e URL write SEED FIRST LAST SECONDS ROWS_PER_SECOND | URL consume NAME | \
+                   URL lanes NAME LANES WINDOW"
+        ),
     }
 }
 
@@ -40,6 +49,7 @@ async fn act<D: Backend>(url: &str, args: &[&str]) -> Result<()> {
             write::<D>(url, workload).await
         }
         ["consume", name] => consume::<D>(url, name).await,
+        ["lanes", name, lanes, window] => consume_in_lanes::<D>(url, name, lanes.parse()?, window.parse()?).await,
         other => bail!("unknown arguments {other:?}"),
     }
 }
@@ -59,17 +69,51 @@ async fn write<D: Backend>(url: &str, workload: Workload) -> Result<()> {
 }
 
 async fn consume<D: Backend>(url: &str, name: &str) -> Result<()> {
-    let pool = D::pool(url)?;
-    let table =
-        EventsTable::<D>::open(&pool, EventsTableOptions::new("events").poll_interval(Duration::from_millis(50)));
-    let cursors = CursorsTable::<D>::open(&pool, "cursors").await?;
+    let (table, cursors) = open::<D>(url).await?;
     let consumer = consumer_fn(name, |event: Event| async move {
         let line = format!("{} {}\n", event.id(), event.foreign_id());
         say(&line).await.map_err(reflex_core::HandlerError::new)
     });
-    let mut spec = Spec::new(table.await?, BufferedCursors::new(cursors).max_sets(20), consumer);
+    let mut spec = Spec::new(table, BufferedCursors::new(cursors).max_sets(20), consumer);
     let Err(error) = run(&mut spec).await;
     Err(error).context("consume")
+}
+
+/// Consumes in lanes whose handlers take their time and fail now and then, and says which event is done, and when a run ended.
+async fn consume_in_lanes<D: Backend>(url: &str, name: &str, lanes: usize, window: usize) -> Result<()> {
+    let (table, cursors) = open::<D>(url).await?;
+    let consumer = keyed_lanes(lanes, Key::by_foreign_id(), consumer_fn(name, handle_or_fail)).window(window);
+    let mut spec = Spec::new(table, cursors, consumer);
+    loop {
+        let Err(error) = run(&mut spec).await;
+        if error.source().is_none_or(|cause| cause.to_string() != ON_PURPOSE) {
+            return Err(error).context("consume in lanes");
+        }
+        say_at_once("failed\n")?;
+    }
+}
+
+async fn handle_or_fail(event: Event) -> Result<(), HandlerError> {
+    match rand::random_range(0..2_000) {
+        0 => return Err(HandlerError::new(ON_PURPOSE)),
+        1..200 => sleep(Duration::from_millis(rand::random_range(0..3))).await,
+        200..400 => yield_now().await,
+        _ => {}
+    }
+    Ok(say_at_once(&format!("{} {}\n", event.id(), event.foreign_id()))?)
+}
+
+async fn open<D: Backend>(url: &str) -> Result<(EventsTable<D>, CursorsTable<D>)> {
+    let pool = D::pool(url)?;
+    let options = EventsTableOptions::new("events").poll_interval(Duration::from_millis(50));
+    Ok((EventsTable::open(&pool, options).await?, CursorsTable::open(&pool, "cursors").await?))
+}
+
+/// Says it before anything else happens, so that no line is on its way when a handler is dropped.
+fn say_at_once(line: &str) -> std::io::Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    stdout.write_all(line.as_bytes())?;
+    stdout.flush()
 }
 
 async fn say(lines: &str) -> Result<()> {

@@ -5,8 +5,10 @@
 mod abandoned;
 mod attacks;
 mod chaos;
+mod lanes;
 mod naive;
 mod outages;
+mod process;
 mod processes;
 mod support;
 mod waiting;

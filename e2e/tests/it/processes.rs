@@ -1,6 +1,6 @@
 //! Writers and consumers in processes of their own, killed with SIGKILL at random.
 
-use std::{ops::Range, process::Stdio, time::Duration};
+use std::{ops::Range, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
@@ -10,13 +10,12 @@ use reflex_e2e::{
     seed,
 };
 use reflex_sql::EventsTable;
-use tokio::{
-    io::{AsyncBufReadExt, BufReader},
-    process::{Child, ChildStdout, Command},
-    time::{Instant, sleep, timeout},
-};
+use tokio::time::{Instant, sleep, timeout};
 
-use crate::support::{Namespace, PATIENCE, assert_committed, write};
+use crate::{
+    process::Process,
+    support::{Namespace, PATIENCE, assert_committed, write},
+};
 
 const LOOK: Duration = Duration::from_millis(20);
 const MAX_ROWS: u64 = 300_000;
@@ -131,14 +130,12 @@ async fn write_and_kill(url: &str, seed: u64, duration: Duration, mut kills: Std
     let (mut told, mut killed) = (Vec::new(), 0);
     while Instant::now() < until {
         let first = FIRST_KILLED + 10 * killed;
-        let mut process = start_writers(url, seed, &(first..first + 4), duration * 2)?;
+        let process = start_writers(url, seed, &(first..first + 4), duration * 2)?;
         let life = Duration::from_millis(kills.random_range(300..2_000));
         sleep(life).await;
-        process.child.start_kill().context("it does not end by itself")?;
-        while let Some(line) = process.line().await? {
+        for line in process.kill().await? {
             told.push(line.parse()?);
         }
-        process.child.wait().await?;
         killed += 1;
     }
     Ok((told, killed))
@@ -159,11 +156,9 @@ async fn consume_and_kill(url: String, mut kills: StdRng, goal: Goal) -> Result<
                 Err(_nothing) => {}
             }
         }
-        process.child.start_kill().context("it does not end by itself")?;
-        while let Some(line) = process.line().await? {
+        for line in process.kill().await? {
             see(&mut record, &line)?;
         }
-        process.child.wait().await?;
         if goal.is_over(record.last()) {
             return Ok((record, restarts));
         }
@@ -184,31 +179,4 @@ fn start_writers(url: &str, seed: u64, writers: &Range<u32>, duration: Duration)
     let mut args = vec!["write"];
     args.extend(numbers.iter().map(String::as_str));
     Process::start(url, &args)
-}
-
-/// Another process, and what it says.
-struct Process {
-    child: Child,
-    lines: BufReader<ChildStdout>,
-    /// What was read of the next line.
-    line: Vec<u8>,
-}
-
-impl Process {
-    fn start(url: &str, args: &[&str]) -> Result<Self> {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_reflex-e2e"));
-        command.arg(url).args(args).stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
-        let mut child = command.spawn().context("start another process")?;
-        let lines = BufReader::new(child.stdout.take().context("its output is a pipe")?);
-        Ok(Self { child, lines, line: Vec::new() })
-    }
-
-    /// The next whole line; what a killed process did not finish is none. May be dropped and called again.
-    async fn line(&mut self) -> Result<Option<String>> {
-        self.lines.read_until(b'\n', &mut self.line).await?;
-        if self.line.pop() != Some(b'\n') {
-            return Ok(None);
-        }
-        Ok(Some(String::from_utf8(std::mem::take(&mut self.line))?))
-    }
 }
