@@ -24,8 +24,8 @@ const HAND_OVER: usize = 32;
 /// There is one cursor, and it moves over the contiguous prefix of done events only: everything up to it is done. Events that
 /// were done after an unfinished one come again after a crash or a failure.
 ///
-/// At most a [window](Workers::window) of events is on its way at once, counted from the first that is not done: this is the
-/// most that comes again. While the window is full the stream is not read, so one slow event holds up the others only when
+/// At most a [window](Workers::window) of events is on its way at once, counted from the stored cursor: this is the most that
+/// comes again. While the window is full the stream is not read, so one slow event holds up the others only when
 /// they are a window ahead of it. On a shutdown all events on their way are finished.
 ///
 /// # Tasks
@@ -180,7 +180,8 @@ impl<K: Consumer + 'static> Consumer for Workers<K> {
         }
         self.collected.push((queue, event, Span::current()));
         self.on_their_way += 1;
-        if self.collected.len() >= HAND_OVER {
+        // What is done is stored first, so that never more than a window is ahead of the stored cursor.
+        if progress == Progress::Pending && self.collected.len() >= HAND_OVER {
             self.hand_over();
         }
         Ok(progress)
