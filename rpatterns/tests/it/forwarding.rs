@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use reflex_core::{Consumer, MemoryDeadLetters, MemoryEvents, Monitoring, NewEvent, Progress};
 use reflex_testing::{Call, ScriptedConsumer};
-use rpatterns::{best_effort, dead_letter, retry};
+use rpatterns::{best_effort, dead_letter, rate_limit, retry};
 
 async fn check<C: Consumer>(around: impl FnOnce(ScriptedConsumer) -> C) {
     let mut monitoring = Monitoring::default();
@@ -48,4 +48,9 @@ async fn best_effort_forwards() {
 #[tokio::test]
 async fn dead_letter_forwards() {
     check(|inner| dead_letter(MemoryDeadLetters::new(), inner)).await;
+}
+
+#[tokio::test]
+async fn rate_limit_forwards() {
+    check(|inner| rate_limit(1, Duration::from_secs(1), inner)).await;
 }
