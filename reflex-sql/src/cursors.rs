@@ -235,7 +235,11 @@ impl<D: Dialect> CursorsTable<D> {
         match self.in_time(attempted, open.rollback()).await {
             Ok(lease) => Some(lease),
             Err(error) => {
-                tracing::warn!(consumer, error = &error as &dyn std::error::Error, "the rollback was left to the server");
+                tracing::warn!(
+                    consumer,
+                    error = &error as &dyn std::error::Error,
+                    "the rollback was left to the server"
+                );
                 None
             }
         }
@@ -285,7 +289,8 @@ impl<D: Dialect> CursorsTable<D> {
         query: impl Future<Output = Result<T, sqlx::Error>>,
     ) -> Result<T> {
         let attempted = || format!("{}, table `{}`", attempted(), self.inner.sql.table);
-        within(self.inner.options.deadline, attempted, async { query.await.map_err(Problem::database(attempted())) }).await
+        within(self.inner.options.deadline, attempted, async { query.await.map_err(Problem::database(attempted())) })
+            .await
     }
 
     fn check_type(&self, cursor: &Cursor) -> Result<()> {

@@ -144,7 +144,7 @@ impl<D: Dialect> TransactionalCursors<D> {
 
 impl<D: Dialect> CursorStore for TransactionalCursors<D> {
     async fn get(&self, consumer: &str) -> reflex_core::Result<Option<Cursor>> {
-        let stored = self.inner.table.get(consumer).await?;
+        let stored = Box::pin(self.inner.table.get(consumer)).await?;
         lock(&self.slot(consumer)).begin(stored.clone());
         Ok(stored)
     }
@@ -159,7 +159,7 @@ impl<D: Dialect> CursorStore for TransactionalCursors<D> {
         };
         match (settled, unread) {
             (true, _) => Ok(()),
-            (false, true) => self.inner.table.set(consumer, cursor).await,
+            (false, true) => Box::pin(self.inner.table.set(consumer, cursor)).await,
             (false, false) => {
                 let ledger = Ledger { slot, table: self.inner.table.clone(), consumer: consumer.into() };
                 ledger.set(cursor).await
@@ -210,8 +210,9 @@ impl<D: Dialect> Ledger<D> {
                 Plan::Behind(stored) => return Err(self.fenced(Some(&stored))),
                 Plan::Move(from) => from,
             };
-            let begun = self.table.begin(idle.take(), &self.consumer, from.as_ref(), last).await;
-            if let Some(open) = begun.map_err(|error| self.failed("begin the transaction", error))? {
+            // Boxed, as all that waits here, so that runs are not large futures.
+            let begun = Box::pin(self.table.begin(idle.take(), &self.consumer, from.as_ref(), last));
+            if let Some(open) = begun.await.map_err(|error| self.failed("begin the transaction", error))? {
                 return Ok(Some(Moved { open, step: Move { from, to: last.clone() } }));
             }
             self.refused(in_doubt, from.as_ref()).await?;
@@ -220,14 +221,14 @@ impl<D: Dialect> Ledger<D> {
 
     pub(crate) async fn commit(&self, open: Open<D>, step: Move) -> reflex_core::Result<Lease<D>> {
         lock(&self.slot).doubt(step.clone());
-        let committed = self.table.commit(open, &self.consumer).await;
+        let committed = Box::pin(self.table.commit(open, &self.consumer)).await;
         let lease = committed.map_err(|error| self.failed("commit the transaction", error))?;
         lock(&self.slot).committed(step);
         Ok(lease)
     }
 
     pub(crate) async fn roll_back(&self, open: Open<D>) -> Option<Lease<D>> {
-        self.table.roll_back(open, &self.consumer).await
+        Box::pin(self.table.roll_back(open, &self.consumer)).await
     }
 
     pub(crate) fn may_keep_a_connection(&self) -> bool {
@@ -239,7 +240,7 @@ impl<D: Dialect> Ledger<D> {
         if !lock(&self.slot).is_unconfirmed() {
             return Ok(());
         }
-        let stored = self.table.get(&self.consumer).await?;
+        let stored = Box::pin(self.table.get(&self.consumer)).await?;
         self.judge(stored.as_ref())
     }
 
@@ -252,8 +253,8 @@ impl<D: Dialect> Ledger<D> {
                 check_forward(&self.consumer, from, cursor)?;
             }
             let earlier = lock(&self.slot).doubt(Move { from: from.clone(), to: cursor.clone() });
-            let moved = self.table.replace_believed(&self.consumer, from.as_ref(), cursor).await;
-            if moved.map_err(|error| self.failed("set the cursor", error))? {
+            let moved = Box::pin(self.table.replace_believed(&self.consumer, from.as_ref(), cursor));
+            if moved.await.map_err(|error| self.failed("set the cursor", error))? {
                 lock(&self.slot).moved(cursor.clone());
                 return Ok(());
             }
@@ -265,7 +266,7 @@ impl<D: Dialect> Ledger<D> {
     /// Reads the cursor if the outcome of a write is not known. Returns the cursor that such a write may still store.
     async fn resolve(&self) -> reflex_core::Result<Option<Cursor>> {
         if lock(&self.slot).doubtful().is_some() {
-            let stored = self.table.get(&self.consumer).await?;
+            let stored = Box::pin(self.table.get(&self.consumer)).await?;
             lock(&self.slot).read(stored);
         }
         Ok(lock(&self.slot).doubtful().cloned())
@@ -273,7 +274,7 @@ impl<D: Dialect> Ledger<D> {
 
     /// The cursor was not where it was believed to be. That is no error if a write of our own has come late.
     async fn refused(&self, in_doubt: Option<Cursor>, believed: Option<&Cursor>) -> reflex_core::Result<()> {
-        let stored = self.table.get(&self.consumer).await?;
+        let stored = Box::pin(self.table.get(&self.consumer)).await?;
         if in_doubt.is_some() && stored == in_doubt && stored.as_ref() != believed {
             lock(&self.slot).read(stored);
             return Ok(());

@@ -38,8 +38,7 @@ impl<D: Dialect> Tx<D> {
     /// Wakes the streams of a table once the transaction is committed: for what
     /// [`EventsTable::insert`](crate::EventsTable::insert) returns.
     pub fn on_commit(&mut self, notify: Notify) {
-        let open = self.open.as_mut().expect("a guard that can be reached holds the transaction");
-        open.on_commit.push(notify);
+        self.open_mut().on_commit.push(notify);
     }
 
     /// A guard that gives the transaction to its home, where [`take_back`](Tx::take_back) looks for it.
@@ -57,6 +56,10 @@ impl<D: Dialect> Tx<D> {
     pub(crate) fn into_open(mut self) -> Option<Open<D>> {
         self.open.take()
     }
+
+    fn open_mut(&mut self) -> &mut Open<D> {
+        self.open.as_mut().expect("a guard that can be reached holds the transaction")
+    }
 }
 
 impl<D: Dialect> Deref for Tx<D> {
@@ -69,7 +72,7 @@ impl<D: Dialect> Deref for Tx<D> {
 
 impl<D: Dialect> DerefMut for Tx<D> {
     fn deref_mut(&mut self) -> &mut D::Connection {
-        self.open.as_mut().expect("a guard that can be reached holds the transaction").conn()
+        self.open_mut().conn()
     }
 }
 
@@ -106,14 +109,30 @@ impl<D: Dialect> Open<D> {
 
     /// Commits, wakes who waits for that, and returns the connection.
     pub(crate) async fn commit(mut self) -> Result<Lease<D>, sqlx::Error> {
-        D::TransactionManager::commit(self.conn()).await?;
+        if let Err(error) = D::TransactionManager::commit(self.conn()).await {
+            if D::SHARES_POOL {
+                self.rollback().await.map(Lease::release).unwrap_or_default();
+            }
+            return Err(error);
+        }
         std::mem::take(&mut self.on_commit).into_iter().for_each(Notify::send);
         Ok(self.end())
     }
 
     pub(crate) async fn rollback(mut self) -> Result<Lease<D>, sqlx::Error> {
-        D::TransactionManager::rollback(self.conn()).await?;
+        match D::TransactionManager::rollback(self.conn()).await {
+            Err(_) if D::SHARES_POOL => self.rollback_again().await?,
+            done => done?,
+        }
         Ok(self.end())
+    }
+
+    /// SQLite ends a transaction by itself, on a full disk for example. Its driver then takes every further one on this
+    /// connection, which stays in the pool, for a nested one. A savepoint outside of a transaction begins one to roll back.
+    async fn rollback_again(&mut self) -> Result<(), sqlx::Error> {
+        D::TransactionManager::begin(self.conn(), None).await?;
+        D::TransactionManager::rollback(self.conn()).await?;
+        D::TransactionManager::rollback(self.conn()).await
     }
 
     fn lease(&self) -> &Lease<D> {

@@ -12,3 +12,5 @@ mod inserting;
 mod metrics;
 mod schema;
 mod sharing;
+mod transactional;
+mod transactional_runners;
