@@ -175,6 +175,7 @@ mod tests {
     fn counters_that_went_back_are_those_of_another_stream() {
         let position = Position::head(&trimmed(1, 9));
         check(&position, Snapshot { last: id(30), added: 3, length: 3, first: Some(id(28)) }, Err(Gap::Replaced));
+        check(&position, Snapshot { last: id(30), added: 3, length: 3, first: Some(id(2)) }, Err(Gap::Replaced));
         let position = Position::head(&trimmed(1, 3));
         check(&position, Snapshot { last: id(30), added: 3, length: 3, first: Some(id(28)) }, Err(Gap::Replaced));
     }

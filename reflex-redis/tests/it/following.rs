@@ -7,7 +7,7 @@ use reflex_core::{NewEvent, StreamFunc, StreamOptions};
 use reflex_redis::{RedisStream, RedisStreamOptions};
 use reflex_testing::eventually;
 
-use crate::redis_server::{PATIENCE, client, send, start};
+use crate::redis_server::{PATIENCE, client, send, shared, start, unique};
 
 /// The wait in Redis is far longer than the test may take: only an entry can end it.
 #[tokio::test]
@@ -21,6 +21,21 @@ async fn an_entry_ends_the_wait() {
     eventually("a blocked reader", PATIENCE, || async { blocked(&server).await == 1 }).await;
     stream.append(NewEvent::new("order-12", 1)).await.unwrap();
     assert_eq!(reading.await.unwrap().foreign_id(), "order-12");
+}
+
+#[tokio::test]
+#[ignore = "needs Redis: cargo xtask test"]
+async fn the_head_is_after_the_last_id() {
+    let stream = RedisStream::new(&shared(), unique()).unwrap();
+    let empty = stream.open(StreamOptions::new().from_head()).await.unwrap();
+    assert_eq!(empty.position, Some("0-0".into()));
+    let mut last = stream.append(NewEvent::new(1, 1)).await.unwrap();
+    for number in 2..=4 {
+        let mut head = stream.open(StreamOptions::new().from_head()).await.unwrap();
+        assert_eq!(head.position, Some(last));
+        last = stream.append(NewEvent::new(number, 1)).await.unwrap();
+        assert_eq!(head.events.next().await.unwrap().unwrap().foreign_id(), number.to_string());
+    }
 }
 
 #[tokio::test]
