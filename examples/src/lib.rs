@@ -14,6 +14,8 @@ mod readmes {
     mod root {}
     #[doc = include_str!("../../reflex-core/README.md")]
     mod core {}
+    #[doc = include_str!("../../reflex-grpc/README.md")]
+    mod grpc {}
     #[doc = include_str!("../../migrations/README.md")]
     mod migrations {}
 }

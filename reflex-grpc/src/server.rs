@@ -7,7 +7,7 @@ use std::{
 
 use async_stream::stream;
 use futures_util::{Stream, StreamExt};
-use reflex_core::{Cursor, Error, Event, Opened, Result, StreamFunc, StreamOptions};
+use reflex_core::{Error, Event, Opened, Result, StreamFunc, StreamOptions};
 use tokio::{select, sync::watch};
 use tonic::{Request, Response, Status, metadata::MetadataValue};
 
@@ -105,7 +105,9 @@ impl Server {
     /// Ends all streams, and those opened later, with an error that [`is_stopped`](Error::is_stopped) on the other side.
     ///
     /// Call it when tonic's server begins to shut down: that waits for the open calls, and streams do not end by themselves.
-    /// A client that takes nothing receives the end after what is on its way to it. Stopping twice is stopping.
+    /// A client receives the end after what is on its way to it. One that takes nothing has no room for it, so its call and
+    /// the stream of the source stay until it does or its connection closes: put a limit on the time that a shutdown may take.
+    /// Stopping twice is stopping.
     pub fn stop(&self) {
         self.stopped.send_replace(true);
     }
@@ -123,9 +125,8 @@ impl Server {
         };
         let mut response = Response::new(self.clone().respond(events, asked));
         if let Some(position) = position {
-            response
-                .metadata_mut()
-                .insert_bin(POSITION, MetadataValue::from_bytes(position_bytes(&position).as_slice()));
+            let position = MetadataValue::from_bytes(position.to_string().as_bytes());
+            response.metadata_mut().insert_bin(POSITION, position);
         }
         Ok(response)
     }
@@ -200,8 +201,4 @@ where
         return Some(Err(end));
     }
     Some(reflexpb::Event::try_from(&event))
-}
-
-fn position_bytes(position: &Cursor) -> Vec<u8> {
-    position.to_string().into_bytes()
 }

@@ -1,8 +1,14 @@
 //! How streams end, from Rust to Rust, and between Rust and Go.
 
-use futures_util::stream;
-use reflex_core::{Error, Event, MemoryEvents, StreamFunc, StreamOptions};
-use reflex_grpc::{Server, reflexpb::StreamRequest, stream_func};
+use futures_util::{StreamExt, stream};
+use reflex_core::{Error, Event, MemoryCursors, MemoryEvents, Spec, StreamFunc, StreamOptions, run};
+use reflex_grpc::{
+    Server,
+    reflexpb::{StreamRequest, reflex_client::ReflexClient},
+    stream_func,
+};
+use reflex_testing::ScriptedConsumer;
+use tokio::time::timeout;
 use tonic::{Code, Request, Response, Status};
 
 use crate::loopback::{DEADLINE, Loopback, chain, next};
@@ -58,6 +64,15 @@ async fn what_is_expected_of_a_cause_is_expected_on_the_other_side() {
     for error in over_the_wire(|| Error::stream("read `orders`", Error::head_reached())).await {
         assert!(!error.is_head_reached() && !error.is_expected(), "the end of another stream: {error:?}");
     }
+}
+
+#[tokio::test]
+async fn a_source_that_ends_without_an_error_ends_so_on_the_other_side() {
+    let nothing = |_| async { Ok(stream::empty::<Result<Event, Error>>()) };
+    let loopback = Loopback::of(nothing).await;
+    let mut spec = Spec::new(loopback.client(), MemoryCursors::new(), ScriptedConsumer::new("bill"));
+    let Err(end) = timeout(DEADLINE, run(&mut spec)).await.unwrap();
+    assert!(end.is_ended(), "{end:?}");
 }
 
 #[tokio::test]
@@ -176,7 +191,7 @@ async fn our_statuses_are_what_go_services_look_for() {
     let server = Server::new();
     let to_head = Request::new(StreamRequest::try_from(&StreamOptions::new().to_head()).unwrap());
     let mut response = server.stream(&MemoryEvents::new(), to_head).await.unwrap().into_inner();
-    let head = futures_util::StreamExt::next(&mut response).await.unwrap().unwrap_err();
+    let head = response.next().await.unwrap().unwrap_err();
     check_marked(&head, Code::OutOfRange, 11, HEAD);
 
     server.stop();
@@ -206,8 +221,8 @@ async fn a_timeout_of_the_channel_is_a_deadline() {
     };
     let loopback = Loopback::of(never).await;
     let channel = loopback.endpoint().timeout(std::time::Duration::from_millis(10)).connect_lazy();
-    let client = reflex_grpc::reflexpb::reflex_client::ReflexClient::new(channel);
-    let opened = tokio::time::timeout(DEADLINE, client.open(StreamOptions::new())).await.unwrap();
+    let client = ReflexClient::new(channel);
+    let opened = timeout(DEADLINE, client.open(StreamOptions::new())).await.unwrap();
     let error = opened.unwrap_err();
     assert!(error.is_deadline_exceeded() && error.is_expected(), "{error:?}");
 }
