@@ -3,6 +3,9 @@
 //! The default tables are in the crate `reflex-migrations`. These functions are for tables under other names, and for those
 //! who keep their schema with another tool.
 
+mod errors;
+
+pub use self::errors::errors;
 use crate::{
     Result,
     options::{CursorsNames, CursorsTableOptions, EventsNames, EventsTableOptions},
@@ -62,8 +65,13 @@ pub fn cursors(dialect: DialectName, options: &CursorsTableOptions) -> Result<St
 type ColumnDefinition = (String, &'static str);
 
 fn create_table(table: &str, columns: &[ColumnDefinition], suffix: &str) -> String {
+    create_table_with(table, columns, &[], suffix)
+}
+
+fn create_table_with(table: &str, columns: &[ColumnDefinition], keys: &[String], suffix: &str) -> String {
     let width = columns.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
-    let lines: Vec<_> = columns.iter().map(|(name, definition)| format!("    {name:width$} {definition}")).collect();
+    let columns = columns.iter().map(|(name, definition)| format!("    {name:width$} {definition}"));
+    let lines: Vec<_> = columns.chain(keys.iter().map(|key| format!("    {key}"))).collect();
     format!("create table {table} (\n{}\n){suffix};\n", lines.join(",\n"))
 }
 

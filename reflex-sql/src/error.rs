@@ -64,6 +64,18 @@ pub(crate) enum Problem {
          move it into a task"
     )]
     GuardKept,
+    #[error(
+        "put event {event} of consumer `{consumer}` aside: {bound} are open in table `{table}` already, which is the bound; \
+         look at them with `reflex errors list`, then redrive or discard some (`reflex errors redrive`, `reflex errors discard`)"
+    )]
+    TooManyLetters { table: String, consumer: String, event: String, bound: usize },
+    #[error(
+        "redrive event {event} of consumer `{consumer}`: event {first} of the same foreign id `{foreign_id}` is open and comes \
+         first; redrive the whole foreign id, or discard event {first}"
+    )]
+    NotFirst { consumer: String, event: String, first: String, foreign_id: String },
+    #[error("{what} `{start}…` has {length} characters, and table `{table}` takes at most {most}")]
+    TooLong { table: String, what: &'static str, start: String, length: usize, most: usize },
     #[error("the database was restarted or replaced by another while table `{table}` was read: open the stream again")]
     ServerChanged { table: String },
     #[error("the type of event {id}, {event_type}, does not fit in 32 bits")]
@@ -121,6 +133,18 @@ impl Error {
         matches!(*self.0, Problem::Fenced { .. })
     }
 
+    /// True if a consumer has as many open letters as it may have.
+    #[must_use]
+    pub fn is_too_many_letters(&self) -> bool {
+        matches!(*self.0, Problem::TooManyLetters { .. })
+    }
+
+    /// True if a letter cannot be redriven because an earlier one of its foreign id is open.
+    #[must_use]
+    pub fn is_not_first(&self) -> bool {
+        matches!(*self.0, Problem::NotFirst { .. })
+    }
+
     /// The error of the database behind this one, if it comes from there.
     #[must_use]
     pub fn as_database(&self) -> Option<&sqlx::Error> {
@@ -132,7 +156,29 @@ impl Error {
 
     /// True if trying again cannot help until somebody changes the input or the set-up.
     fn is_invalid(&self) -> bool {
-        matches!(*self.0, Problem::NotAnInteger { .. } | Problem::InvalidName(_))
+        matches!(
+            *self.0,
+            Problem::NotAnInteger { .. }
+                | Problem::InvalidName(_)
+                | Problem::TooManyLetters { .. }
+                | Problem::TooLong { .. }
+        )
+    }
+
+    /// True if the transaction met another one, and would succeed if it were tried again.
+    pub(crate) fn is_contention(&self) -> bool {
+        let error = self.as_database().and_then(sqlx::Error::as_database_error);
+        error.is_some_and(|error| {
+            error.is_unique_violation() || matches!(error.code().as_deref(), Some("40001" | "40P01"))
+        })
+    }
+
+    /// As the error of a store that attempted something.
+    pub(crate) fn into_store_error(self, attempted: String) -> reflex_core::Error {
+        if self.is_invalid() {
+            return reflex_core::Error::invalid(self.to_string());
+        }
+        reflex_core::Error::store(attempted, self)
     }
 
     /// As the error of a stream of `table`.

@@ -32,8 +32,8 @@
 //!
 //! # Main types
 //!
-//! [`EventsTable`] inserts and streams, [`CursorsTable`] keeps cursors, [`ddl`] prints the statements that create both. The
-//! crate `reflex-migrations` creates the default tables.
+//! [`EventsTable`] inserts and streams, [`CursorsTable`] keeps cursors, [`ErrorsTable`] keeps events that a consumer could not
+//! handle, [`ddl`] prints the statements that create them. The crate `reflex-migrations` creates the default tables.
 //!
 //! # Guarantees
 //!
@@ -63,6 +63,7 @@ mod cursors;
 pub mod ddl;
 mod dialect;
 mod error;
+mod errors;
 mod events;
 mod frontier;
 mod names;
@@ -82,8 +83,9 @@ pub use self::{
     ddl::DialectName,
     dialect::{Backlog, Dialect},
     error::{Error, Result},
+    errors::{ErrorStatus, ErrorsTable, StoredError, StoredLetter},
     events::{EventsTable, Notify},
-    options::{CursorsTableOptions, EventsTableOptions, GapMode},
+    options::{CursorsTableOptions, ErrorsTableOptions, EventsTableOptions, GapMode},
     transactional::TransactionalCursors,
     transactional_consumer::{FnHandler, TransactionalConsumer, TransactionalHandler},
     tx::Tx,

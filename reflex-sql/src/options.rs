@@ -1,6 +1,11 @@
+mod errors;
+
 use std::time::Duration;
 
 use reflex_core::Metrics;
+
+pub(crate) use self::errors::ErrorsNames;
+pub use self::errors::ErrorsTableOptions;
 
 use crate::{
     error::{Error, Result},

@@ -101,6 +101,7 @@ macro_rules! upserting_operations {
     };
 }
 
+pub(crate) mod errors;
 #[cfg(feature = "mysql")]
 mod mysql;
 #[cfg(feature = "postgres")]
@@ -110,7 +111,7 @@ mod sqlite;
 
 /// A database that reflex works on: `sqlx::Postgres`, `sqlx::MySql` (for MariaDB too) and `sqlx::Sqlite`, each with its
 /// feature. It cannot be implemented outside this crate.
-pub trait Dialect: Operations {}
+pub trait Dialect: errors::ErrorsOperations {}
 
 /// The operations behind [`Dialect`]. Each is a statement or a few, on a connection of the caller.
 pub trait Operations: Database {

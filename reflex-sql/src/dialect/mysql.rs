@@ -22,9 +22,9 @@ use crate::{
     page::{Entry, Page},
 };
 
-const INTEGERS: &[&str] = &["tinyint", "smallint", "mediumint", "int", "bigint"];
-const CHARS: &[&str] = &["char", "varchar", "tinytext", "text", "mediumtext", "longtext"];
-const TIMES: &[&str] = &["datetime", "timestamp"];
+pub(super) const INTEGERS: &[&str] = &["tinyint", "smallint", "mediumint", "int", "bigint"];
+pub(super) const CHARS: &[&str] = &["char", "varchar", "tinytext", "text", "mediumtext", "longtext"];
+pub(super) const TIMES: &[&str] = &["datetime", "timestamp"];
 const BYTES: &[&str] = &[
     "tinyblob",
     "blob",
@@ -253,7 +253,11 @@ fn describe(writer: &Writer, sessions: &HashMap<String, String>) -> String {
     }
 }
 
-async fn columns<'a>(conn: &mut MySqlConnection, table: &'a TableName, what: &'static str) -> Result<Columns<'a>> {
+pub(super) async fn columns<'a>(
+    conn: &mut MySqlConnection,
+    table: &'a TableName,
+    what: &'static str,
+) -> Result<Columns<'a>> {
     let statement = "select cast(c.column_name as char), cast(c.data_type as char), c.is_nullable = 'YES'
         from information_schema.columns c
         join information_schema.tables t on t.table_schema = c.table_schema and t.table_name = c.table_name

@@ -20,7 +20,7 @@ use crate::{
     page::{Entry, Page},
 };
 
-const INTEGERS: &[&str] = &["int2", "int4", "int8"];
+pub(super) const INTEGERS: &[&str] = &["int2", "int4", "int8"];
 const TEXTS: &[&str] = &["text", "varchar", "bpchar", "int2", "int4", "int8", "uuid"];
 const BYTES: &[&str] = &["bytea", "text", "varchar", "json", "jsonb"];
 
@@ -148,7 +148,11 @@ fn safe(text: String) -> SqlStr {
     AssertSqlSafe(text).into_sql_str()
 }
 
-async fn columns<'a>(conn: &mut PgConnection, table: &'a TableName, what: &'static str) -> Result<Columns<'a>> {
+pub(super) async fn columns<'a>(
+    conn: &mut PgConnection,
+    table: &'a TableName,
+    what: &'static str,
+) -> Result<Columns<'a>> {
     let statement = "select a.attname::text, t.typname::text, not a.attnotnull
         from pg_attribute a join pg_type t on t.oid = a.atttypid
         where a.attrelid = to_regclass($1) and a.attnum > 0 and not a.attisdropped

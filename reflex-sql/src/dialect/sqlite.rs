@@ -17,7 +17,7 @@ use crate::{
     page::{Entry, Page},
 };
 
-const NOW: &str = "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')";
+pub(super) const NOW: &str = "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')";
 
 impl Dialect for Sqlite {}
 
@@ -98,7 +98,11 @@ fn safe(text: String) -> SqlStr {
 }
 
 /// Types are reported as they were written, without a length.
-async fn columns<'a>(conn: &mut SqliteConnection, table: &'a TableName, what: &'static str) -> Result<Columns<'a>> {
+pub(super) async fn columns<'a>(
+    conn: &mut SqliteConnection,
+    table: &'a TableName,
+    what: &'static str,
+) -> Result<Columns<'a>> {
     let statement = "select c.name, lower(iif(instr(c.type, '('), substr(c.type, 1, instr(c.type, '(') - 1), c.type)),
             not c.\"notnull\"
         from pragma_table_info(?1, ?2) c where exists (select 1 from pragma_table_list
