@@ -1,6 +1,7 @@
 //! One module per command. Each gets its arguments and says what happened, or why it did not.
 
 mod cursors;
+mod errors;
 mod import;
 mod insert;
 mod lag;
@@ -34,6 +35,7 @@ pub(crate) async fn run(cli: Cli) -> Result<()> {
         Command::Insert(args) => interrupt.or(insert::run(args, &mut output)).await?,
         Command::Tail(args) => interrupt.or(tail::run(args, &mut output)).await?,
         Command::Cursors(command) => interrupt.or(cursors::run(command, &mut output)).await?,
+        Command::Errors(command) => interrupt.or(errors::run(command, &mut output)).await?,
         Command::Lag(args) => interrupt.or(lag::run(args, &mut output)).await?,
     }
     output.flush().await

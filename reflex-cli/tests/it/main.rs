@@ -9,6 +9,7 @@ mod demo;
 mod demo_file;
 mod demo_kill;
 mod demo_serve;
+mod errors;
 mod history;
 mod import;
 mod reflex;

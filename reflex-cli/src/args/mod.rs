@@ -1,9 +1,19 @@
 //! The command line. What is written here is what `--help` prints.
 
+mod cursors;
+mod demo;
+mod errors;
+
 use std::path::PathBuf;
 
 use chrono::{DateTime, Utc};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub(crate) use self::{
+    cursors::{CursorsArgs, CursorsCommand},
+    demo::DemoArgs,
+    errors::{ErrorsArgs, ErrorsCommand, Which},
+};
 
 /// Streams of events in SQL tables: write them, follow them, see how far their consumers are.
 ///
@@ -41,6 +51,8 @@ pub(crate) enum Command {
     Tail(TailArgs),
     #[command(subcommand)]
     Cursors(CursorsCommand),
+    #[command(subcommand)]
+    Errors(ErrorsCommand),
     Lag(LagArgs),
 }
 
@@ -57,66 +69,6 @@ pub(crate) struct EventsTableArgs {
     #[arg(long = "table", value_name = "TABLE", default_value = "events")]
     pub(crate) name: String,
 }
-
-/// Turns a git history into a stream of events and runs three consumers over it.
-///
-/// Each commit of the repository becomes an event in an SQLite file, in one transaction with the note that this commit is
-/// known. Then three consumers follow the stream at once, each with a cursor of its own:
-///
-/// - author-totals: commits, lines added and deleted, and last commit per author. It writes its cursor and its totals in one
-///   transaction, so the totals are exact even if the demo is killed at any moment.
-/// - commits-per-day: a plain consumer. After a crash it may see some events twice; its result is right all the same,
-///   because it notes the day of each event once.
-/// - merges: a plain consumer with a filter, which handles merge commits only.
-///
-/// The second run goes on where the first one stopped and reports only what is new. The results are the tables
-/// authors and merges and the view days in the SQLite file, whose name is printed: look at them with any SQLite tool. Delete
-/// the file to start over.
-#[derive(Debug, Args)]
-#[command(verbatim_doc_comment, after_long_help = DEMO_HELP)]
-pub(crate) struct DemoArgs {
-    /// The git repository whose history is read; default: the one of the current directory. `git` must be installed.
-    #[arg(long, value_name = "DIR", conflicts_with = "file")]
-    pub(crate) repo: Option<PathBuf>,
-    /// Reads the lines of this NDJSON file instead of a git history.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) file: Option<PathBuf>,
-    /// The SQLite file [default: reflex-demo.sqlite in the repository's git directory, FILE.reflex.sqlite with --file].
-    #[arg(long, value_name = "FILE")]
-    pub(crate) data: Option<PathBuf>,
-    /// Prints the results as one JSON object.
-    #[arg(long)]
-    pub(crate) json: bool,
-    /// Goes on running: imports commits as they are made, and serves /metrics and /health at this address.
-    #[arg(long, value_name = "ADDR")]
-    pub(crate) serve: Option<String>,
-}
-
-const DEMO_HELP: &str = "\
-Commits are those of HEAD, oldest first, with authors named as by `git shortlog -sn` and lines counted
-as by `git log --numstat`. A commit is known by its hash: one that was rewritten away stays in the
-stream, the one that replaced it is new. Bytes of an author's name that are not UTF-8 are shown as \\xNN.
-
-With --file any line that is a JSON object is an event. One as `reflex tail --json` prints it is taken
-as it is; of others the whole line is the metadata, and the keys `type`, `foreign_id`, `timestamp`,
-`author`, `added` and `deleted` are used where they fit. Lines that are appended later are new events.
-
-With --json the keys are:
-  imported           events that this run imported
-  events             events in the stream
-  events_per_second  events that the consumers were handed per second, all three together
-  consumers          name, cursor, events that this run handed to it, how many of them it skipped,
-                     errors, lag_seconds (age of the oldest event that it has not consumed)
-  authors, days, merges, data
-                     the results, and the SQLite file that holds them
-
-Examples:
-  reflex demo
-  reflex demo --repo ~/src/linux
-  reflex demo --json | jq .authors
-  reflex demo --file events.ndjson --data /tmp/demo.sqlite
-  reflex demo --serve 127.0.0.1:9100
-      then: curl http://127.0.0.1:9100/health, curl http://127.0.0.1:9100/metrics";
 
 /// Creates or upgrades the default tables, `events` and `cursors`.
 ///
@@ -166,6 +118,9 @@ pub(crate) struct SchemaArgs {
     /// The name of the cursors table.
     #[arg(long, value_name = "NAME", default_value = "cursors")]
     pub(crate) cursors: String,
+    /// The name of the errors table, from which those of its companions are made.
+    #[arg(long, value_name = "NAME", default_value = "consumer_errors")]
+    pub(crate) errors: String,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -287,96 +242,6 @@ pub(crate) struct TailArgs {
     #[arg(long)]
     pub(crate) to_head: bool,
     /// Prints one JSON object per event.
-    #[arg(long)]
-    pub(crate) json: bool,
-}
-
-/// Shows and moves the cursors of consumers.
-///
-/// A cursor is the id of the last event that a consumer has consumed. Stop the consumer before you move or delete its
-/// cursor: a running one does not look at it again.
-#[derive(Debug, Subcommand)]
-#[command(
-    verbatim_doc_comment,
-    after_long_help = "\
-Examples:
-  reflex cursors list --database-url sqlite:events.db
-  reflex cursors get billing --database-url sqlite:events.db
-  reflex cursors set billing 4711 --database-url sqlite:events.db
-  reflex cursors set billing 0 --force --database-url sqlite:events.db     # consume everything again
-  reflex cursors delete billing --database-url sqlite:events.db"
-)]
-pub(crate) enum CursorsCommand {
-    /// Prints all cursors.
-    #[command(
-        verbatim_doc_comment,
-        after_long_help = "\
-Example:
-  reflex cursors list --json --database-url sqlite:events.db"
-    )]
-    List {
-        #[command(flatten)]
-        at: CursorsArgs,
-    },
-    /// Prints the cursor of one consumer; fails if it has none.
-    #[command(
-        verbatim_doc_comment,
-        after_long_help = "\
-Example:
-  reflex cursors get billing --database-url sqlite:events.db"
-    )]
-    Get {
-        /// The name of the consumer.
-        consumer: String,
-        #[command(flatten)]
-        at: CursorsArgs,
-    },
-    /// Moves the cursor of one consumer: forward, or with --force anywhere.
-    ///
-    /// What lies between an old cursor and one that is set further ahead is never delivered to the consumer. What lies
-    /// between a cursor that is set back and the old one is delivered again.
-    #[command(
-        verbatim_doc_comment,
-        after_long_help = "\
-Examples:
-  reflex cursors set billing 4711 --database-url sqlite:events.db
-  reflex cursors set billing 0 --force --database-url sqlite:events.db"
-    )]
-    Set {
-        /// The name of the consumer.
-        consumer: String,
-        /// The id of the event that counts as consumed.
-        #[arg(allow_negative_numbers = true)]
-        cursor: String,
-        /// Moves it back as well.
-        #[arg(long)]
-        force: bool,
-        #[command(flatten)]
-        at: CursorsArgs,
-    },
-    /// Deletes the cursor of one consumer, which then starts from the beginning; fails if it has none.
-    #[command(
-        verbatim_doc_comment,
-        after_long_help = "\
-Example:
-  reflex cursors delete billing --database-url sqlite:events.db"
-    )]
-    Delete {
-        /// The name of the consumer.
-        consumer: String,
-        #[command(flatten)]
-        at: CursorsArgs,
-    },
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct CursorsArgs {
-    #[command(flatten)]
-    pub(crate) database: DatabaseArgs,
-    /// The cursors table.
-    #[arg(long = "table", value_name = "TABLE", default_value = "cursors")]
-    pub(crate) name: String,
-    /// Prints one JSON object per cursor.
     #[arg(long)]
     pub(crate) json: bool,
 }
