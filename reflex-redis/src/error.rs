@@ -80,7 +80,7 @@ impl fmt::Display for Trimmed {
         let Self { key, after, first, lost } = self;
         write!(f, "stream `{key}` was trimmed past {after}: ")?;
         match lost {
-            Some(count) => write!(f, "{count} entries after it are gone")?,
+            Some(count) => write!(f, "entries after it are gone: {count}")?,
             None => write!(f, "that entry is gone, and entries after it may be gone as well")?,
         }
         match first {

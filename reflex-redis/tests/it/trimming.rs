@@ -114,7 +114,7 @@ async fn the_cursor_of_an_empty_stream_counts_all_entries() {
     stream.append(3).await;
     assert_eq!(stream.after("0-0").await.unwrap(), ["1", "2", "3"]);
     stream.trim(2).await;
-    stream.refuses("0-0", &["1 entries", "2-0"]).await;
+    stream.refuses("0-0", &["gone: 1", "2-0"]).await;
 }
 
 #[tokio::test]
@@ -125,7 +125,7 @@ async fn trimming_under_a_slow_reader_is_an_error() {
     take(&mut events, 1..=1).await;
     stream.trim(4).await;
     take(&mut events, 2..=2).await;
-    ends_trimmed(&mut events, &[&stream.key, "2-0", "1 entries", "4-0"]).await;
+    ends_trimmed(&mut events, &[&stream.key, "2-0", "gone: 1", "4-0"]).await;
 }
 
 #[tokio::test]
@@ -137,7 +137,7 @@ async fn trimming_before_the_first_poll_is_an_error() {
     let mut head = stream.open(StreamOptions::new().from_head()).await;
     stream.trim(10).await;
     take(&mut beginning, 1..=2).await;
-    ends_trimmed(&mut beginning, &["2-0", "7 entries", "none is left"]).await;
+    ends_trimmed(&mut beginning, &["2-0", "gone: 7", "none is left"]).await;
     take(&mut after, 3..=4).await;
     ends_trimmed(&mut after, &["4-0", "none is left"]).await;
     assert!(tokio::time::timeout(std::time::Duration::from_millis(100), head.next()).await.is_err());
@@ -163,8 +163,8 @@ async fn trimming_what_was_read_is_none() {
 
     stream.append(5).await;
     stream.trim(16).await;
-    ends_trimmed(&mut events, &["14-0", "1 entries", "16-0"]).await;
-    ends_trimmed(&mut head, &["14-0", "1 entries", "16-0"]).await;
+    ends_trimmed(&mut events, &["14-0", "gone: 1", "16-0"]).await;
+    ends_trimmed(&mut head, &["14-0", "gone: 1", "16-0"]).await;
 }
 
 #[tokio::test]
