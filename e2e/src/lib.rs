@@ -4,6 +4,7 @@
 //! meanwhile and note what they are handed. [`Record::check`] holds the one against the other.
 
 mod backend;
+mod effects;
 mod naive;
 pub mod readers;
 mod record;
@@ -13,6 +14,7 @@ mod writer;
 
 pub use self::{
     backend::Backend,
+    effects::{check_all_effects, make_effects, write_effects},
     naive::naive,
     record::{Goal, Goals, Record},
     seed::{duration, seed},

@@ -5,10 +5,10 @@ use std::{env, error::Error as _, io::Write, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use reflex_core::{BufferedCursors, Event, HandlerError, Spec, consumer_fn, run};
-use reflex_e2e::{Backend, Workload};
-use reflex_sql::{CursorsTable, EventsTable, EventsTableOptions};
-use rpatterns::{Key, keyed_lanes};
-use sqlx::{MySql, Postgres};
+use reflex_e2e::{Backend, Workload, write_effects};
+use reflex_sql::{CursorsTable, EventsTable, EventsTableOptions, TransactionalCursors};
+use rpatterns::{Key, batch, keyed_lanes};
+use sqlx::{MySql, Postgres, Sqlite};
 use tokio::{
     io::{AsyncWriteExt, stdout},
     sync::mpsc,
@@ -26,9 +26,10 @@ async fn main() -> Result<()> {
     match args.as_slice() {
         [url, rest @ ..] if url.starts_with("postgres:") => act::<Postgres>(url, rest).await,
         [url, rest @ ..] if url.starts_with("mysql:") => act::<MySql>(url, rest).await,
+        [url, rest @ ..] if url.starts_with("sqlite:") => act::<Sqlite>(url, rest).await,
         _ => bail!(
             "usage: reflex-e2e URL write SEED FIRST LAST SECONDS ROWS_PER_SECOND | URL consume NAME | \
-                   URL lanes NAME LANES WINDOW"
+                   URL lanes NAME LANES WINDOW | URL transact NAME LENGTH"
         ),
     }
 }
@@ -50,6 +51,7 @@ async fn act<D: Backend>(url: &str, args: &[&str]) -> Result<()> {
         }
         ["consume", name] => consume::<D>(url, name).await,
         ["lanes", name, lanes, window] => consume_in_lanes::<D>(url, name, lanes.parse()?, window.parse()?).await,
+        ["transact", name, length] => transact::<D>(url, name, length.parse()?).await,
         other => bail!("unknown arguments {other:?}"),
     }
 }
@@ -101,6 +103,25 @@ async fn handle_or_fail(event: Event) -> Result<(), HandlerError> {
         _ => {}
     }
     Ok(say_at_once(&format!("{} {}\n", event.id(), event.foreign_id()))?)
+}
+
+/// Consumes batches exactly once. Says the last id of each before its commit, and goes on after another runner was found.
+async fn transact<D: Backend>(url: &str, name: &str, length: usize) -> Result<()> {
+    let (table, cursors) = open::<D>(url).await?;
+    let cursors = TransactionalCursors::new(cursors);
+    let consumer = cursors.consumer(name, |mut tx, events: Vec<Event>| async move {
+        write_effects::<D>(&mut tx, &events).await?;
+        let last = events.last().map(|event| event.id().to_string());
+        Ok(say_at_once(&format!("{}\n", last.unwrap_or_default()))?)
+    });
+    let mut spec = Spec::new(table, cursors, batch(length, Duration::from_millis(50), consumer));
+    loop {
+        let Err(error) = run(&mut spec).await;
+        if !error.is_fenced() {
+            return Err(error).context("consume exactly once");
+        }
+        say_at_once("fenced\n")?;
+    }
 }
 
 async fn open<D: Backend>(url: &str) -> Result<(EventsTable<D>, CursorsTable<D>)> {

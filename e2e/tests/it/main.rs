@@ -5,6 +5,7 @@
 mod abandoned;
 mod attacks;
 mod chaos;
+mod exactly_once;
 mod lanes;
 mod naive;
 mod outages;

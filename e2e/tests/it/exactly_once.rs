@@ -1,0 +1,155 @@
+//! Transactional consumers in processes that are killed with SIGKILL at random, and in two processes at once.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use reflex_e2e::{Backend, check_all_effects, duration, make_effects, seed};
+use sqlx::{MySql, Postgres, Sqlite};
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::{
+    process::Process,
+    support::{Namespace, PATIENCE, run},
+};
+
+/// For each second of a chaos test: 40 s make 200,000, and 50 kills.
+const EVENTS_PER_SECOND: u64 = 5_000;
+const EVENTS_PER_KILL: u64 = 4_000;
+const MIN_KILLS: u64 = 10;
+const EVENTS_PER_INSERT: u64 = 500;
+const KEYS: u64 = 1_000;
+const BATCH: &str = "100";
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs Postgres: cargo xtask test"]
+async fn killed_on_postgres() {
+    let test = "exactly_once_postgres";
+    killed(test, Namespace::<Postgres>::postgres(test).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs MariaDB: cargo xtask test"]
+async fn killed_on_mariadb() {
+    let test = "exactly_once_mariadb";
+    killed(test, Namespace::<MySql>::mariadb(test).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_on_sqlite() {
+    killed("exactly_once_sqlite", Namespace::<Sqlite>::sqlite().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs Postgres: cargo xtask test"]
+async fn rivals_on_postgres() {
+    let test = "rivals_postgres";
+    rivals(test, Namespace::<Postgres>::postgres(test).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs MariaDB: cargo xtask test"]
+async fn rivals_on_mariadb() {
+    let test = "rivals_mariadb";
+    rivals(test, Namespace::<MySql>::mariadb(test).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rivals_on_sqlite() {
+    rivals("rivals_sqlite", Namespace::<Sqlite>::sqlite().await).await;
+}
+
+/// One process after the other is killed somewhere in its share of the events.
+async fn killed<D: Backend>(test: &str, namespace: Namespace<D>) {
+    let mut rng = StdRng::seed_from_u64(seed(test).unwrap());
+    let last = set_up(&namespace, &mut rng).await;
+    let kills = (last / EVENTS_PER_KILL).max(MIN_KILLS);
+    let mut fenced = 0;
+    for kill in 0..kills {
+        let mut process = Process::start(&namespace.url, &["transact", "shop", BATCH]).unwrap();
+        // Some die before they have done anything.
+        if !rng.random_ratio(1, 5) {
+            let share = rng.random_range(kill * last / kills..(kill + 1) * last / kills);
+            fenced += reach(&mut process, share).await.unwrap();
+        }
+        sleep(Duration::from_micros(rng.random_range(0..20_000))).await;
+        process.kill().await.unwrap();
+    }
+    let mut process = Process::start(&namespace.url, &["transact", "shop", BATCH]).unwrap();
+    fenced += reach(&mut process, last).await.unwrap();
+    wait_for_cursor(&namespace, last).await;
+    process.kill().await.unwrap();
+    let effects = check_all_effects(&namespace.pool).await.unwrap();
+    eprintln!("{test}: {effects} events had their effect once, {kills} kills, {fenced} fences");
+    namespace.remove().await;
+}
+
+/// Two processes run the same consumer all the time.
+async fn rivals<D: Backend>(test: &str, namespace: Namespace<D>) {
+    let mut rng = StdRng::seed_from_u64(seed(test).unwrap());
+    let mut last = set_up(&namespace, &mut rng).await;
+    let start = || Process::start(&namespace.url, &["transact", "shop", BATCH]).unwrap();
+    let (mut one, mut other) = (start(), start());
+    let (mut fenced, due) = (0, Instant::now() + PATIENCE * 2 + Duration::from_millis(last));
+    while fenced == 0 || stored(&namespace).await != last {
+        assert!(Instant::now() < due, "not all events are done in time, or the two never met");
+        if stored(&namespace).await == last {
+            last = insert(&namespace, &mut rng).await;
+        }
+        for process in [&mut one, &mut other] {
+            while let Ok(line) = timeout(Duration::from_millis(5), process.line()).await {
+                let line = line.unwrap().expect("a rival does not end");
+                fenced += u32::from(line == "fenced");
+            }
+        }
+    }
+    for process in [one, other] {
+        let lines = process.kill().await.unwrap();
+        fenced += lines.iter().map(|line| u32::from(line == "fenced")).sum::<u32>();
+    }
+    let effects = check_all_effects(&namespace.pool).await.unwrap();
+    eprintln!("{test}: {effects} events had their effect once, {fenced} fences");
+    namespace.remove().await;
+}
+
+/// Makes the tables and the events; returns the last id.
+async fn set_up<D: Backend>(namespace: &Namespace<D>, rng: &mut StdRng) -> u64 {
+    let events = EVENTS_PER_SECOND * duration(Duration::from_secs(4)).unwrap().as_secs().max(1);
+    make_effects(&namespace.pool, KEYS).await.unwrap();
+    let mut last = 0;
+    for _ in 0..events / EVENTS_PER_INSERT {
+        last = insert(namespace, rng).await;
+    }
+    last
+}
+
+/// Inserts some events; returns the last id.
+async fn insert<D: Backend>(namespace: &Namespace<D>, rng: &mut StdRng) -> u64 {
+    let rows: Vec<_> = (0..EVENTS_PER_INSERT).map(|_| format!("('{}', 1)", rng.random_range(1..=KEYS))).collect();
+    run(&namespace.pool, &format!("insert into events (foreign_id, type) values {}", rows.join(", "))).await;
+    D::number(&namespace.pool, "select max(id) from events").await.unwrap().try_into().unwrap()
+}
+
+/// Reads what a process says until it is about to commit this id. Returns how often it said that it was fenced.
+async fn reach(process: &mut Process, id: u64) -> Result<u32> {
+    let (mut fenced, due) = (0, Instant::now() + PATIENCE * 2 + Duration::from_millis(id));
+    loop {
+        let line = tokio::time::timeout_at(due, process.line()).await.context("it is not done in time")??;
+        match line.as_deref() {
+            Some("fenced") => fenced += 1,
+            Some(line) if line.parse::<u64>()? >= id => return Ok(fenced),
+            Some(_) => {}
+            None => bail!("the consumer ended: {}", process.child.wait().await?),
+        }
+    }
+}
+
+async fn wait_for_cursor<D: Backend>(namespace: &Namespace<D>, last: u64) {
+    let reached = || async { stored(namespace).await == last };
+    reflex_testing::eventually("the last commit", PATIENCE, reached).await;
+}
+
+async fn stored<D: Backend>(namespace: &Namespace<D>) -> u64 {
+    let sql = "select coalesce(max(last_event_id), 0) from cursors where id = 'shop'";
+    D::number(&namespace.pool, sql).await.unwrap().try_into().unwrap()
+}
