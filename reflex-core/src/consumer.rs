@@ -69,6 +69,21 @@ pub trait Consumer<T = Event>: Send {
     /// Dropped when a service drops its run; the input is delivered again.
     fn consume(&mut self, input: T) -> impl Future<Output = Result<Progress, HandlerError>> + Send;
 
+    /// Handles an input that was put aside earlier, outside of the order of the stream: no cursor moves for it, whatever the
+    /// answer. The default does what [`consume`](Consumer::consume) does. Patterns hand it on to the consumer inside, and
+    /// consumers that move a cursor themselves leave that out.
+    ///
+    /// # Errors
+    ///
+    /// If the input cannot be handled; it stays put aside.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped when a service drops its run; the input may be handed over again.
+    fn redrive(&mut self, input: T) -> impl Future<Output = Result<Progress, HandlerError>> + Send {
+        self.consume(input)
+    }
+
     /// Forgets what was left over from an earlier run. The default has nothing to forget.
     ///
     /// # Errors
@@ -356,6 +371,10 @@ impl<T: Send + 'static> Consumer<T> for BoxConsumer<T> {
         self.0.consume_boxed(input).await
     }
 
+    async fn redrive(&mut self, input: T) -> Result<Progress, HandlerError> {
+        self.0.redrive_boxed(input).await
+    }
+
     async fn reset(&mut self) -> Result<(), HandlerError> {
         self.0.reset_boxed().await
     }
@@ -392,6 +411,7 @@ type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 trait ErasedConsumer<T>: Send {
     fn name_erased(&self) -> &str;
     fn consume_boxed(&mut self, input: T) -> BoxFuture<'_, Result<Progress, HandlerError>>;
+    fn redrive_boxed(&mut self, input: T) -> BoxFuture<'_, Result<Progress, HandlerError>>;
     fn reset_boxed(&mut self) -> BoxFuture<'_, Result<(), HandlerError>>;
     fn ready_boxed(&mut self) -> BoxFuture<'_, ()>;
     fn advance_boxed(&mut self) -> BoxFuture<'_, Result<Progress, HandlerError>>;
@@ -407,6 +427,10 @@ impl<T: Send + 'static, C: Consumer<T>> ErasedConsumer<T> for C {
 
     fn consume_boxed(&mut self, input: T) -> BoxFuture<'_, Result<Progress, HandlerError>> {
         Box::pin(self.consume(input))
+    }
+
+    fn redrive_boxed(&mut self, input: T) -> BoxFuture<'_, Result<Progress, HandlerError>> {
+        Box::pin(self.redrive(input))
     }
 
     fn reset_boxed(&mut self) -> BoxFuture<'_, Result<(), HandlerError>> {

@@ -16,9 +16,9 @@ const MAX_UNACKNOWLEDGED: usize = 10_000;
 /// Hands each event to `handler` together with the duty to acknowledge it, later and from any task.
 ///
 /// An acknowledgement stores the cursor at once. Events may be acknowledged in any order: the cursor only moves over events
-/// that are acknowledged together with all before them, so none is lost. [`AckEvent::ack_up_to`] acknowledges all earlier events as
-/// well, for handlers that collect some and finish them together. An event that is never acknowledged keeps the cursor in
-/// front of it; it is delivered again by the next run, with all that follow.
+/// that are acknowledged together with all before them, so none is lost. [`AckEvent::ack_up_to`] acknowledges all earlier
+/// events as well, for handlers that collect some and finish them together. An event that is never acknowledged keeps the
+/// cursor in front of it; it is delivered again by the next run, with all that follow.
 ///
 /// At most 10,000 events are unacknowledged at a time; then the next one waits, which shows as lag.
 ///

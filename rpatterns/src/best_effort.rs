@@ -7,12 +7,12 @@ use crate::isolate::{self, Outlet};
 /// Passes over events that the consumer inside fails on, for work that may be left undone.
 ///
 /// Each such event is told to `tracing` at ERROR, with the consumer, the event id, the foreign id and the error, and counted
-/// in `reflex_consumer_given_up_events_count`. It is not kept: see [`dead_letter`](crate::dead_letter) for that. Of a batch that fails, halves are
-/// handed over again until the events that spoil it are found; only they are passed over.
+/// in `reflex_consumer_given_up_events_count`. It is not kept: see [`dead_letter`](crate::dead_letter()) for that. Of a batch
+/// that fails, halves are handed over again until the events that spoil it are found; only they are passed over.
 ///
 /// Errors that [`is_expected`](HandlerError::is_expected), and those by which a transactional consumer says that another one
-/// runs, end the run all the same. So does a consumer inside that answers later for its inputs, as a batch does, for what failed could not be told:
-/// `batch(100, period, best_effort(retry(delays, handler)))`.
+/// runs, end the run all the same. So does a consumer inside that answers later for its inputs, as a batch does, for what
+/// failed could not be told; write `batch(100, period, best_effort(retry(delays, handler)))`.
 ///
 /// # Examples
 ///

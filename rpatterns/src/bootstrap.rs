@@ -4,7 +4,8 @@ use reflex_core::{Opened, Result, Start, StreamFunc, StreamOptions};
 /// it existed. Once there is a cursor, the stream is opened after it, as without this.
 ///
 /// The position of the head is stored as the cursor before the first event, if the source tells it, as events tables do. So
-/// nothing is missed by a restart before the first event. With a source that does not tell it, such a restart starts at the head again.
+/// nothing is missed by a restart before the first event. With a source that does not tell it, such a restart starts at the
+/// head again.
 ///
 /// It differs from [`Spec::from_head`](reflex_core::Spec::from_head), which starts every run at the head.
 ///

@@ -1,8 +1,6 @@
 use std::{fmt, mem, sync::Arc, time::Duration};
 
-use reflex_core::{
-    Consumer, DeadLetterStore, Error, Event, HandlerError, Input, Metrics, Monitoring, Progress, Result,
-};
+use reflex_core::{Consumer, DeadLetterStore, Error, Event, HandlerError, Input, Monitoring, Progress, Result};
 use tokio::{
     select,
     time::{Instant, sleep_until},
@@ -19,10 +17,10 @@ const REDRIVE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Puts events aside that the consumer inside fails on, so that the others go on.
 ///
-/// Such an event is recorded in the store, told to `tracing` at ERROR, counted in
-/// `reflex_consumer_dead_lettered_events_count`, and passed over. If it cannot be recorded the run ends, and the event is
-/// delivered again. Of a batch that fails, halves are handed over again, in order, until the events that spoil it are found;
-/// only they are put aside, unless [`whole_batches`](DeadLetterConsumer::whole_batches) are asked for.
+/// Such an event is recorded in the store, which counts it, told to `tracing` at ERROR, and passed over. If it cannot be
+/// recorded the run ends, and the event is delivered again. Of a batch that fails, halves are handed over again, in order,
+/// until the events that spoil it are found; only they are put aside, unless
+/// [`whole_batches`](DeadLetterConsumer::whole_batches) are asked for.
 ///
 /// Every error counts, also that of a database that is down, which spoils all events alike. Retry for long enough inside of
 /// it, or say [`when`](DeadLetterConsumer::when) an event is to blame. Errors that [`is_expected`](HandlerError::is_expected),
@@ -35,9 +33,10 @@ const REDRIVE_INTERVAL: Duration = Duration::from_secs(10);
 /// # Redrives
 ///
 /// A redrive is requested in the store, by `reflex errors redrive` for example, and done here: while the consumer runs, it
-/// looks for requests when it starts and then every 10 seconds or a bit less, and hands such events to the consumer inside,
-/// in order, one at a time between the events of the stream. One that succeeds is closed. One that fails stays, with one more redrive to its
-/// count, and the run goes on. If the run is stopped in the middle of one, its request stays and is done later. See [`redrive`](crate::redrive()) for a program of its own.
+/// looks for requests when it starts and then every 10 seconds or a bit less, and [hands](Consumer::redrive) such events to
+/// the consumer inside, in order, one at a time between the events of the stream. One that succeeds is closed. One that fails
+/// stays, with one more redrive to its count, and the run goes on. If the run is stopped in the middle of one, its request
+/// stays and is done later. See [`redrive`](crate::redrive()) for a program of its own.
 ///
 /// # Examples
 ///
@@ -61,7 +60,7 @@ const REDRIVE_INTERVAL: Duration = Duration::from_secs(10);
 pub fn dead_letter<S: DeadLetterStore, K>(store: S, inner: K) -> DeadLetterConsumer<S, K> {
     DeadLetterConsumer {
         inner,
-        letters: Letters { store, when: None, whole_batches: false, park: false, metrics: None },
+        letters: Letters { store, when: None, whole_batches: false, park: false },
         interval: REDRIVE_INTERVAL,
         look_at: None,
         due: Due::Nothing,
@@ -124,13 +123,6 @@ impl<S, K> DeadLetterConsumer<S, K> {
     #[must_use]
     pub fn redrive_interval(mut self, interval: Duration) -> Self {
         self.interval = interval;
-        self
-    }
-
-    /// Records metrics here. Default: [`Metrics::global`].
-    #[must_use]
-    pub fn metrics(mut self, metrics: &Metrics) -> Self {
-        self.letters.metrics = Some(metrics.clone());
         self
     }
 }
@@ -223,14 +215,9 @@ pub(crate) struct Letters<S> {
     when: Option<When>,
     whole_batches: bool,
     park: bool,
-    metrics: Option<Metrics>,
 }
 
 impl<S: DeadLetterStore> Letters<S> {
-    fn count(&self, consumer: &str, letters: usize) {
-        self.metrics.clone().unwrap_or_else(Metrics::global).dead_lettered(consumer).inc_by(letters as u64);
-    }
-
     /// Answers for each event whether it is parked behind another one.
     async fn park(&self, consumer: &str, events: &[Event]) -> Result<Vec<bool>> {
         let parked = self.store.park_behind(consumer, events).await?;
@@ -242,7 +229,6 @@ impl<S: DeadLetterStore> Letters<S> {
                 "an event is parked behind an earlier one of its foreign id"
             );
         }
-        self.count(consumer, parked.iter().filter(|parked| **parked).count());
         Ok(parked)
     }
 }
@@ -281,7 +267,6 @@ impl<S: DeadLetterStore> Outlet for Letters<S> {
             let attempted = format!("put aside an event that the handler failed on ({error})");
             Error::store(attempted, failure).in_consumer(consumer).at_event(event)
         })?;
-        self.count(consumer, 1);
         Ok(())
     }
 }

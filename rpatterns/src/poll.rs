@@ -19,7 +19,8 @@ const BACKOFF: Duration = Duration::from_secs(60);
 ///
 /// # Errors
 ///
-/// Opening it, if the backoff is zero. An error of `poll`, or a page that begins with the event that it was to come after, ends the stream.
+/// Opening it, if the backoff is zero. An error of `poll`, or a page that begins with the event that it was to come after,
+/// ends the stream.
 ///
 /// # Examples
 ///

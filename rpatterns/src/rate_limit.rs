@@ -77,6 +77,19 @@ impl<K> RateLimit<K> {
         self.handed_over.push_back(Instant::now());
     }
 
+    /// Waits until the next input may be handed over. Returns how far the consumer inside got meanwhile.
+    async fn admit<T>(&mut self) -> Result<Progress, HandlerError>
+    where
+        K: Consumer<T>,
+    {
+        let progress = match self.time_left() {
+            Some(left) => self.wait(left).await?,
+            None => Progress::Pending,
+        };
+        self.note();
+        Ok(progress)
+    }
+
     /// Waits, and lets the consumer inside do what it has to do meanwhile. Returns how far it got.
     async fn wait<T>(&mut self, left: Duration) -> Result<Progress, HandlerError>
     where
@@ -106,15 +119,16 @@ impl<T: Send, K: Consumer<T>> Consumer<T> for RateLimit<K> {
     }
 
     async fn consume(&mut self, input: T) -> Result<Progress, HandlerError> {
-        let advanced = match self.time_left() {
-            Some(left) => self.wait(left).await?,
-            None => Progress::Pending,
-        };
-        self.note();
+        let advanced = self.admit().await?;
         match self.inner.consume(input).await? {
             Progress::Pending => Ok(advanced),
             progress => Ok(progress),
         }
+    }
+
+    async fn redrive(&mut self, input: T) -> Result<Progress, HandlerError> {
+        drop(self.admit().await?);
+        self.inner.redrive(input).await
     }
 
     async fn reset(&mut self) -> Result<(), HandlerError> {

@@ -92,7 +92,7 @@ pub(crate) async fn redrive_next<T: Input>(
         return Ok(None);
     };
     let input = T::one(letter.event.clone());
-    let error = match inner.consume(input.clone()).await {
+    let error = match inner.redrive(input.clone()).await {
         Ok(progress) => {
             drop(settled(progress, &input, "dead_letter", inner.name())?);
             None

@@ -118,7 +118,7 @@ impl<D, K> Retry<D, K> {
 
 impl<D, K> Retry<D, K>
 where
-    D: IntoIterator<Item = Duration> + Clone,
+    D: IntoIterator<Item = Duration> + Clone + Send,
 {
     /// How long to wait before the next attempt; `None` if there is none. `failed` counts the attempts so far.
     fn delay(&self, error: &HandlerError, failed: u32) -> Option<Duration> {
@@ -131,6 +131,47 @@ where
             RetryDecision::GiveUp => None,
         }
     }
+
+    /// Hands the input over until it is handled or given up.
+    async fn attempt<T>(&mut self, input: T, how: How) -> Result<Progress, HandlerError>
+    where
+        T: Input,
+        K: Consumer<T>,
+    {
+        let event = first(&input);
+        let mut failed = self.counts.of(event.id());
+        loop {
+            let outcome = match how {
+                How::Consume => self.inner.consume(input.clone()).await,
+                How::Redrive => self.inner.redrive(input.clone()).await,
+            };
+            let consumer = self.inner.name();
+            let error = match outcome {
+                Err(error) if ends_the_run(&error) => return Err(error),
+                Err(error) => error,
+                Ok(progress) => {
+                    self.counts.forget(consumer, event.id()).await?;
+                    return settled(progress, &input, "retry", consumer);
+                }
+            };
+            failed += 1;
+            let Some(delay) = self.delay(&error, failed) else {
+                self.counts.forget(consumer, event.id()).await?;
+                return Err(error);
+            };
+            self.counts.note(consumer, event.id(), failed).await?;
+            report(consumer, event, &error, failed, delay);
+            pause(delay, error).await?;
+            self.metrics.clone().unwrap_or_else(Metrics::global).retries(self.inner.name()).inc();
+        }
+    }
+}
+
+/// Which way an input is handed over.
+#[derive(Clone, Copy)]
+enum How {
+    Consume,
+    Redrive,
 }
 
 /// Waits until the next attempt, unless the run is asked to stop.
@@ -165,29 +206,11 @@ where
     }
 
     async fn consume(&mut self, input: T) -> Result<Progress, HandlerError> {
-        let event = first(&input);
-        let mut failed = self.counts.of(event.id());
-        loop {
-            let outcome = self.inner.consume(input.clone()).await;
-            let consumer = self.inner.name();
-            let error = match outcome {
-                Err(error) if ends_the_run(&error) => return Err(error),
-                Err(error) => error,
-                Ok(progress) => {
-                    self.counts.forget(consumer, event.id()).await?;
-                    return settled(progress, &input, "retry", consumer);
-                }
-            };
-            failed += 1;
-            let Some(delay) = self.delay(&error, failed) else {
-                self.counts.forget(consumer, event.id()).await?;
-                return Err(error);
-            };
-            self.counts.note(consumer, event.id(), failed).await?;
-            report(consumer, event, &error, failed, delay);
-            pause(delay, error).await?;
-            self.metrics.clone().unwrap_or_else(Metrics::global).retries(self.inner.name()).inc();
-        }
+        self.attempt(input, How::Consume).await
+    }
+
+    async fn redrive(&mut self, input: T) -> Result<Progress, HandlerError> {
+        self.attempt(input, How::Redrive).await
     }
 
     async fn reset(&mut self) -> Result<(), HandlerError> {

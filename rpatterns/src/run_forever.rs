@@ -94,9 +94,9 @@ impl RunForever {
 ///
 /// After an end that [`is_expected`](Error::is_expected), of a source that was stopped for example, it goes on almost at
 /// once; after any other, with a pause that grows each time and begins anew after a run that lasted for the longest pause.
-/// That holds for all errors: also for one that [says](Error::is_fenced) that another process runs the consumer, which may end, and for one
-/// about options or cursors, which somebody may put right. [`run`](reflex_core::run) tells each of them to `tracing`; this function tells when it
-/// goes on, and counts it in `reflex_consumer_restarts_count`.
+/// That holds for all errors: also for one that [says](Error::is_fenced) that another process runs the consumer, which may
+/// end, and for one about options or cursors, which somebody may put right. [`run`](reflex_core::run) tells each of them to
+/// `tracing`; this function tells when it goes on, and counts it in `reflex_consumer_restarts_count`.
 ///
 /// # Errors
 ///

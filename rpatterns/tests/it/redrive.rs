@@ -1,10 +1,13 @@
 //! Redrives by a program of their own.
 
+use std::time::Duration;
+
 use reflex_core::{
-    DeadLetterStore, Error, Event, HandlerError, MemoryDeadLetters, MemoryEvents, NewEvent, Selection, consumer_fn,
+    BoxConsumer, Consumer, DeadLetterStore, Error, Event, HandlerError, MemoryDeadLetters, MemoryEvents, NewEvent,
+    Progress, Selection, consumer_fn,
 };
 use reflex_testing::{Call, ScriptedConsumer, Step};
-use rpatterns::{dead_letter, redrive};
+use rpatterns::{dead_letter, rate_limit, redrive, retry};
 
 /// Letters of events 1 to `count`, requested.
 async fn requested(count: usize) -> MemoryDeadLetters {
@@ -62,4 +65,37 @@ async fn a_store_that_fails_is_the_error() {
     letters.fail_next(Error::store("claim a letter", "connection refused"));
     let error = redrive(&mut dead_letter(letters, ScriptedConsumer::new("charge"))).await.unwrap_err();
     assert!(error.to_string().contains("claim a letter"), "{error}");
+}
+
+/// A consumer that moves a cursor itself, as transactional ones do, and so tells redrives from the stream.
+struct OwnCursor {
+    failures: u32,
+}
+
+impl Consumer for OwnCursor {
+    fn name(&self) -> &str {
+        "charge"
+    }
+
+    async fn consume(&mut self, _event: Event) -> Result<Progress, HandlerError> {
+        Err(Error::fenced("charge").into())
+    }
+
+    async fn redrive(&mut self, _event: Event) -> Result<Progress, HandlerError> {
+        if self.failures == 0 {
+            return Ok(Progress::Done);
+        }
+        self.failures -= 1;
+        Err(HandlerError::new("no answer"))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_consumer_inside_of_patterns_is_told_that_it_is_a_redrive() {
+    let letters = requested(2).await;
+    let second = Duration::from_secs(1);
+    let inner = BoxConsumer::new(rate_limit(1, second, retry([second; 3], OwnCursor { failures: 2 })));
+    let redriven = redrive(&mut dead_letter(letters.clone(), inner)).await.unwrap();
+    assert_eq!((redriven.handled, redriven.failed), (2, 0));
+    assert!(letters.open("charge").is_empty());
 }
