@@ -94,7 +94,10 @@ async fn messages_larger_than_the_limit() {
     let mut opened = loopback.client().open(StreamOptions::new()).await.unwrap();
     next(&mut opened.events).await.unwrap();
     let error = next(&mut opened.events).await.unwrap_err();
-    check_says(&error, &["after event 1", "max_decoding_message_size", "length too large: found 5242", "limit is: 4194304"]);
+    check_says(
+        &error,
+        &["after event 1", "max_decoding_message_size", "length too large: found 5242", "limit is: 4194304"],
+    );
     assert!(!error.is_head_reached() && !error.is_expected());
 
     let client = loopback.client().max_decoding_message_size(6 << 20);

@@ -1,5 +1,7 @@
 //! How streams end, from Rust to Rust, and between Rust and Go.
 
+use std::{io, sync::Arc, time::Duration};
+
 use futures_util::{StreamExt, stream};
 use reflex_core::{Error, Event, MemoryCursors, MemoryEvents, Spec, StreamFunc, StreamOptions, run};
 use reflex_grpc::{
@@ -163,6 +165,20 @@ async fn marks_of_go_services_are_understood() {
     }
 }
 
+/// hyper calls a request cancelled whose connection breaks before it is sent.
+#[tokio::test]
+async fn a_lost_connection_is_not_a_cancelled_call() {
+    let lost = || {
+        let mut status = Status::cancelled("operation was canceled");
+        status.set_source(Arc::new(io::Error::from(io::ErrorKind::ConnectionReset)));
+        status
+    };
+    for error in from_go(lost).await {
+        assert!(!error.is_cancelled() && !error.is_expected(), "{error:?}");
+        assert!(chain(&error).ends_with("operation was canceled: connection reset"), "{}", chain(&error));
+    }
+}
+
 #[tokio::test]
 async fn context_errors_of_go_services_are_expected_and_others_are_not() {
     for error in from_go(|| Status::cancelled("context canceled")).await {
@@ -220,7 +236,7 @@ async fn a_timeout_of_the_channel_is_a_deadline() {
         Ok(stream::empty::<Result<Event, Error>>())
     };
     let loopback = Loopback::of(never).await;
-    let channel = loopback.endpoint().timeout(std::time::Duration::from_millis(10)).connect_lazy();
+    let channel = loopback.endpoint().timeout(Duration::from_millis(10)).connect_lazy();
     let client = ReflexClient::new(channel);
     let opened = timeout(DEADLINE, client.open(StreamOptions::new())).await.unwrap();
     let error = opened.unwrap_err();
