@@ -206,15 +206,13 @@ impl Board {
     /// A worker failed. The run learns of the first failure.
     pub(crate) fn fail(&self, error: Error) {
         let mut state = self.lock();
-        let first = !state.failed;
-        state.failed = true;
-        if first {
-            state.failure = Some(error);
-        } else {
+        if state.failed {
             drop(state);
             tracing::error!(error = &error as &dyn std::error::Error, "another task of the consumer failed as well");
             return;
         }
+        state.failed = true;
+        state.failure = Some(error);
         drop(state);
         self.to_run.notify_one();
         self.to_workers.iter().for_each(Notify::notify_waiters);
@@ -249,5 +247,57 @@ impl State {
             news |= self.window.done(number);
         }
         news
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use reflex_core::EventParts;
+
+    use super::*;
+
+    fn event(id: i64) -> Event {
+        Event::from(EventParts {
+            id: id.into(),
+            event_type: 1.into(),
+            foreign_id: "order-12",
+            timestamp: Default::default(),
+            metadata: b"",
+            trace: b"",
+        })
+    }
+
+    fn push(board: &Board, ids: std::ops::RangeInclusive<i64>) {
+        let events: Vec<_> = ids.map(|id| (0, event(id), Span::none())).collect();
+        board.push(events.into_iter());
+    }
+
+    #[tokio::test]
+    async fn after_a_failure_nobody_gets_another_event() {
+        let board = Board::new(1, 2);
+        push(&board, 1..=3);
+        let Next::Consume(first) = board.next(0, 0).await else { panic!("there is an event") };
+        board.fail(Error::invalid("no"));
+        assert!(matches!(board.next(0, 0).await, Next::End));
+        board.answer([first.number]);
+        assert_eq!(board.take_done(), Some((1, 1.into())), "what is done counts");
+        assert!(board.take_failure().is_some() && board.take_failure().is_none());
+        assert!(matches!(board.next(0, 0).await, Next::End));
+    }
+
+    #[tokio::test]
+    async fn workers_drain_once_their_queue_is_empty_as_often_as_they_are_asked() {
+        let board = Board::new(1, 1);
+        push(&board, 1..=1);
+        board.ask_to_drain();
+        assert!(matches!(board.next(0, 0).await, Next::Consume(_)));
+        assert!(matches!(board.next(0, 0).await, Next::Drain(1)));
+        board.ask_to_drain();
+        board.note_drained(1);
+        assert!(matches!(board.next(0, 1).await, Next::Drain(2)), "the first answer came too late");
+        board.note_drained(2);
+        board.drained().await;
+        push(&board, 2..=2);
+        assert!(matches!(board.next(0, 2).await, Next::Consume(_)));
     }
 }

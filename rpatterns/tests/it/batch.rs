@@ -3,14 +3,14 @@
 use std::{future::ready, time::Duration};
 
 use reflex_core::{
-    Consumer, Cursor, Event, HandlerError, MemoryCursors, Metrics, Monitoring, NewEvent, Progress, Spec, consumer_fn,
-    run, run_until,
+    Consumer, Cursor, Event, HandlerError, MemoryCursors, MemoryDeadLetters, Metrics, Monitoring, NewEvent, Progress,
+    Spec, consumer_fn, run, run_until,
 };
 use reflex_testing::{eventually, poll_times};
-use rpatterns::{batch, batch_by_len, batch_by_period};
+use rpatterns::{batch, batch_by_len, batch_by_period, dead_letter, retry};
 use tokio::{
     task::yield_now,
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout},
 };
 
 use crate::support::{DEADLINE, Notes, append, chain, filled, stored};
@@ -139,7 +139,7 @@ async fn a_timed_batch_that_fails_ends_the_run_without_another_event() {
     let (notes, cursors) = (Notes::new(), MemoryCursors::new());
     let mut spec = Spec::new(filled(3), cursors.clone(), batch(2, PERIOD, failing_on(3, 1, &notes)));
     let start = Instant::now();
-    let error = run(&mut spec).await.unwrap_err();
+    let error = timeout(60 * PERIOD, run(&mut spec)).await.expect("the run ends").unwrap_err();
     assert_eq!(error.event_id(), Some(&3.into()));
     assert_eq!(start.elapsed().as_secs(), PERIOD.as_secs());
     assert_eq!(stored(&cursors, "index"), Some(2));
@@ -149,7 +149,7 @@ async fn a_timed_batch_that_fails_ends_the_run_without_another_event() {
 async fn what_one_run_collected_is_forgotten_by_the_next() {
     let (events, notes, cursors) = (filled(2), Notes::new(), MemoryCursors::new());
     let mut spec = Spec::new(events.clone(), cursors.clone(), batch_by_len(3, noting(&notes)));
-    let dropped = tokio::time::timeout(PERIOD, run(&mut spec)).await;
+    let dropped = timeout(PERIOD, run(&mut spec)).await;
     assert!(dropped.is_err() && notes.len() == 0 && stored(&cursors, "index").is_none());
     append(&events, 1);
     assert!(run_until(&mut spec, sleep(PERIOD)).await.unwrap_err().is_stopped());
@@ -275,4 +275,24 @@ async fn at_a_drain_the_consumer_inside_has_the_last_word() {
     let mut spec = Spec::new(filled(2), cursors.clone(), batch_by_len(3, inner)).to_head();
     assert!(run(&mut spec).await.unwrap_err().is_head_reached());
     assert_eq!(stored(&cursors, "inner"), Some(2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn patterns_compose_as_they_read() {
+    let (letters, cursors, notes) = (MemoryDeadLetters::new(), MemoryCursors::new(), Notes::new());
+    let (noted, delays) = (notes.clone(), [PERIOD; 2]);
+    let index = consumer_fn("index", move |batch: Vec<Event>| {
+        let spoilt = ids(&batch).contains(&3);
+        if !spoilt {
+            noted.add(ids(&batch));
+        }
+        ready(if spoilt { Err(HandlerError::new("not JSON")) } else { Ok(()) })
+    });
+    let consumer = batch(100, Duration::from_millis(50), dead_letter(letters.clone(), retry(delays, index)));
+    let mut spec = Spec::new(filled(5), cursors.clone(), consumer);
+    assert!(run_until(&mut spec, sleep(100 * PERIOD)).await.unwrap_err().is_stopped());
+    let put_aside: Vec<_> = letters.open("index").iter().map(|letter| letter.event.id().clone()).collect();
+    assert_eq!(put_aside, [Cursor::from(3)]);
+    assert_eq!(notes.all().concat(), [1, 2, 4, 5]);
+    assert_eq!(stored(&cursors, "index"), Some(5));
 }

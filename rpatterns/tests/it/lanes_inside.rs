@@ -6,11 +6,11 @@ use std::{
 };
 
 use reflex_core::{
-    Consumer, Event, HandlerError, MemoryCursors, MemoryEvents, Monitoring, NewEvent, Progress, Spec, consumer_fn, run,
-    run_until,
+    Consumer, Event, HandlerError, MemoryCursors, MemoryDeadLetters, MemoryEvents, Monitoring, NewEvent, Progress,
+    Spec, consumer_fn, run, run_until,
 };
 use reflex_testing::{Call, Calls, ScriptedConsumer, Step};
-use rpatterns::{Key, batch, batch_by_len, keyed_lanes, keyed_lanes_with};
+use rpatterns::{Key, batch, batch_by_len, dead_letter, keyed_lanes, keyed_lanes_with, retry};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::Span;
 
@@ -190,6 +190,44 @@ async fn what_a_consumer_finishes_by_itself_moves_the_cursor() {
     };
     assert!(run_until(&mut spec, shutdown).await.unwrap_err().is_stopped());
     assert_eq!(stored(&cursors, "ship"), Some(3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_lane_retries_and_puts_aside_its_own_events_while_the_others_go_on() {
+    let (letters, cursors, notes) = (MemoryDeadLetters::new(), MemoryCursors::new(), Notes::new());
+    let (noted, start) = (notes.clone(), Instant::now());
+    let ship = consumer_fn("ship", move |event: Event| {
+        let noted = noted.clone();
+        async move {
+            if event.foreign_id() == "order-3" {
+                return Err(HandlerError::new("no such order"));
+            }
+            noted.add(start.elapsed().as_secs());
+            Ok(())
+        }
+    });
+    let consumer = keyed_lanes(20, Key::by_event_id(), dead_letter(letters.clone(), retry([LONG, LONG], ship)));
+    let mut spec = Spec::new(filled(9), cursors.clone(), consumer);
+    assert!(run_until(&mut spec, sleep(3 * LONG)).await.unwrap_err().is_stopped());
+    assert_eq!(notes.all(), [0; 8]);
+    assert_eq!(letters.open("ship").len(), 1);
+    assert_eq!(stored(&cursors, "ship"), Some(9));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_is_known_in_the_lanes() {
+    let (cursors, start) = (MemoryCursors::new(), Instant::now());
+    let ship = consumer_fn("ship", |event: Event| async move {
+        match event.id_as_i64()? {
+            2 => Err(HandlerError::new("no stock")),
+            _ => Ok(()),
+        }
+    });
+    let consumer = keyed_lanes(2, Key::by_event_id(), retry([LONG], ship));
+    let mut spec = Spec::new(filled(2), cursors.clone(), consumer);
+    assert!(run_until(&mut spec, sleep(PERIOD)).await.unwrap_err().is_stopped());
+    assert_eq!(start.elapsed().as_secs(), PERIOD.as_secs(), "the retry does not hold up the shutdown");
+    assert_eq!(stored(&cursors, "ship"), Some(1));
 }
 
 #[tokio::test]
