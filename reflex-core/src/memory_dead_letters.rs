@@ -96,7 +96,10 @@ impl MemoryDeadLetters {
     pub fn discard(&self, consumer: &str, selection: &Selection) -> Vec<DeadLetter> {
         let mut letters = self.lock();
         let selected = letters.select(consumer, selection);
-        selected.into_iter().rev().map(|at| letters.open.remove(at).letter).rev().collect()
+        // From the last to the first, so that no index moves before its turn.
+        let mut discarded: Vec<_> = selected.into_iter().rev().map(|at| letters.open.remove(at).letter).collect();
+        discarded.reverse();
+        discarded
     }
 
     /// Lets the next operation of any kind fail. Several faults are used up one by one.

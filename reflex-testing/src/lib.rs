@@ -26,8 +26,8 @@
 //!
 //! # Main types
 //!
-//! - [`conformance`]: every obligation of a [`StreamFunc`](reflex_core::StreamFunc) and of a
-//!   [`CursorStore`](reflex_core::CursorStore) as a test case, to run against an implementation.
+//! - [`conformance`]: every obligation of a [`StreamFunc`](reflex_core::StreamFunc), of a
+//!   [`CursorStore`](reflex_core::CursorStore) and of a [`DeadLetterStore`](reflex_core::DeadLetterStore) as a test case, to run against an implementation.
 //! - [`History`] and [`check_effects`]: was anything lost, repeated or reordered?
 //! - [`ScriptedConsumer`]: a consumer that does what it is told and remembers what it was asked.
 //! - [`collect`], [`await_cursor`], [`eventually`], [`poll_times`]: what most tests need.

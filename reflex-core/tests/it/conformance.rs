@@ -3,10 +3,14 @@
 use std::future::ready;
 
 use reflex_core::{
-    BoxCursorStore, BoxStreamFunc, BufferedCursors, CursorStore, HandlerError, MemoryCursors, MemoryEvents, NewEvent,
-    Opened, StreamFunc, StreamOptions,
+    AttemptStore, BoxCursorStore, BoxStreamFunc, BufferedCursors, CursorStore, DeadLetter, DeadLetterStore,
+    HandlerError, MemoryCursors, MemoryDeadLetters, MemoryEvents, NewEvent, Opened, Selection, StreamFunc,
+    StreamOptions,
 };
-use reflex_testing::conformance::{CursorCapabilities, StreamCapabilities, StreamHarness, cursor_store, stream_func};
+use reflex_testing::conformance::{
+    CursorCapabilities, DeadLetterCapabilities, DeadLetterHarness, StreamCapabilities, StreamHarness, cursor_store,
+    dead_letters, stream_func,
+};
 
 /// The events in memory behind a source that is made from them.
 struct InMemory<F> {
@@ -34,6 +38,44 @@ where
     async fn append_placeholder(&self) -> Result<(), HandlerError> {
         self.append(NewEvent::new(0, 0)).await
     }
+}
+
+/// The letters in memory behind a store that is made from them.
+struct Letters<F> {
+    letters: MemoryDeadLetters,
+    store: F,
+}
+
+impl<F, S> DeadLetterHarness for Letters<F>
+where
+    F: Fn(MemoryDeadLetters) -> S + Send + Sync,
+    S: DeadLetterStore + AttemptStore + 'static,
+{
+    type Store = S;
+
+    async fn store(&self) -> Result<S, HandlerError> {
+        Ok((self.store)(self.letters.clone()))
+    }
+
+    async fn open(&self, consumer: &str) -> Result<Vec<DeadLetter>, HandlerError> {
+        Ok(self.letters.open(consumer))
+    }
+
+    async fn request(&self, consumer: &str, selection: &Selection) -> Result<Vec<DeadLetter>, HandlerError> {
+        Ok(self.letters.request(consumer, selection)?)
+    }
+
+    async fn discard(&self, consumer: &str, selection: &Selection) -> Result<Vec<DeadLetter>, HandlerError> {
+        Ok(self.letters.discard(consumer, selection))
+    }
+}
+
+async fn check_letters<S>(store: impl Fn(MemoryDeadLetters) -> S + Copy + Send + Sync)
+where
+    S: DeadLetterStore + AttemptStore + 'static,
+{
+    let factory = |_case, bound| ready(Ok(Letters { letters: MemoryDeadLetters::bounded(bound), store }));
+    dead_letters(factory, DeadLetterCapabilities { leases: false, ..DeadLetterCapabilities::default() }).await;
 }
 
 async fn check_stream<S>(source: impl Fn(MemoryEvents) -> S + Copy + Send + Sync, capabilities: StreamCapabilities)
@@ -101,4 +143,14 @@ async fn buffered_cursors() {
 #[tokio::test]
 async fn buffered_cursors_that_write_each() {
     check_cursors(|cursors| BufferedCursors::new(cursors).max_sets(1)).await;
+}
+
+#[tokio::test]
+async fn dead_letters_in_memory() {
+    check_letters(|letters| letters).await;
+}
+
+#[tokio::test]
+async fn shared_dead_letters() {
+    check_letters(std::sync::Arc::new).await;
 }
