@@ -208,11 +208,7 @@ impl<D: Dialect> CursorsTable<D> {
         self.check_type(new)?;
         let attempted = || format!("begin a transaction and move the cursor of consumer `{consumer}` in it");
         let open = self.in_time(attempted, async {
-            let lease = match idle {
-                Some(lease) => lease,
-                None => self.inner.pool.acquire().await.map(Lease::new)?,
-            };
-            let mut open = Open::begin(lease).await?;
+            let mut open = self.transaction(idle).await?;
             if self.moves(open.conn(), consumer, old, new).await? {
                 return Ok(Some(open));
             }
@@ -222,6 +218,11 @@ impl<D: Dialect> CursorsTable<D> {
         let open = open.await?;
         self.inner.sets.inc_by(open.is_some().into());
         Ok(open)
+    }
+
+    /// Begins a transaction that leaves the cursor where it is.
+    pub(crate) async fn begin_aside(&self, idle: Option<Lease<D>>, consumer: &str) -> Result<Open<D>> {
+        self.in_time(|| format!("begin a transaction of consumer `{consumer}`"), self.transaction(idle)).await
     }
 
     /// Commits and returns the connection.
@@ -266,6 +267,13 @@ impl<D: Dialect> CursorsTable<D> {
 
     pub(crate) fn name(&self) -> String {
         self.inner.sql.table.to_string()
+    }
+
+    async fn transaction(&self, idle: Option<Lease<D>>) -> Result<Open<D>, sqlx::Error> {
+        match idle {
+            Some(lease) => Open::begin(lease).await,
+            None => Open::begin(Lease::new(self.inner.pool.acquire().await?)).await,
+        }
     }
 
     /// Returns false if the cursor is not `old`, or another transaction holds it.

@@ -41,8 +41,12 @@ use crate::{
 /// # With patterns
 ///
 /// Batches, retries and what skips or puts aside events compose with it. A batch costs one transaction, which begins when
-/// the whole batch is in hand. The cursor of what was not handled moves by itself. What hands over events in another order
-/// than that of the stream does not compose: an event at or before the cursor is refused as one that somebody else handled.
+/// the whole batch is in hand. The cursor of what was not handled moves by itself. What was put aside is redriven in a
+/// transaction that leaves the cursor where it is; should the process die between its commit and that of the letter, it is
+/// redriven again.
+///
+/// What hands over events in another order than that of the stream does not compose: an event at or before the cursor is
+/// refused as one that somebody else handled. Nor does what gives the consumer another name, as shards do.
 ///
 /// The store needs no [`BufferedCursors`](reflex_core::BufferedCursors) around it: for events that were handled it does
 /// nothing.
@@ -219,10 +223,21 @@ impl<D: Dialect> Ledger<D> {
         }
     }
 
+    /// Begins a transaction that leaves the cursor where it is.
+    pub(crate) async fn begin_aside(&self, idle: &mut Option<Lease<D>>) -> reflex_core::Result<Open<D>> {
+        let begun = Box::pin(self.table.begin_aside(idle.take(), &self.consumer)).await;
+        begun.map_err(|error| self.failed("begin the transaction", error))
+    }
+
+    /// Commits a transaction that left the cursor where it is.
+    pub(crate) async fn commit_aside(&self, open: Open<D>) -> reflex_core::Result<Lease<D>> {
+        let committed = Box::pin(self.table.commit(open, &self.consumer)).await;
+        committed.map_err(|error| self.failed("commit the transaction", error))
+    }
+
     pub(crate) async fn commit(&self, open: Open<D>, step: Move) -> reflex_core::Result<Lease<D>> {
         lock(&self.slot).doubt(step.clone());
-        let committed = Box::pin(self.table.commit(open, &self.consumer)).await;
-        let lease = committed.map_err(|error| self.failed("commit the transaction", error))?;
+        let lease = self.commit_aside(open).await?;
         lock(&self.slot).committed(step);
         Ok(lease)
     }

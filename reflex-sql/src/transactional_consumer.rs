@@ -9,7 +9,7 @@ use crate::{
     error::Problem,
     table::Lease,
     transactional::{Ledger, Moved},
-    tx::Tx,
+    tx::{Open, Tx},
 };
 
 /// After this long without an event the connection goes back to the pool, and the last commit is looked at.
@@ -69,12 +69,8 @@ where
     async fn handle(&mut self, tx: &mut Tx<D>, input: T) -> Result<(), HandlerError> {
         let (guard, home) = tx.lend();
         let handled = (self.0)(guard, input).await;
-        let returned = tx.take_back(&home);
-        handled?;
-        if !returned {
-            return Err(crate::Error::from(Problem::GuardKept).into());
-        }
-        Ok(())
+        tx.take_back(&home);
+        handled
     }
 }
 
@@ -124,6 +120,26 @@ impl<D: Dialect, H> TransactionalConsumer<D, H> {
         }
     }
 
+    /// Lets the handler work in an open transaction, which is rolled back if that fails.
+    async fn handle<T>(&mut self, open: Open<D>, input: T) -> Result<Open<D>, HandlerError>
+    where
+        H: TransactionalHandler<D, T>,
+    {
+        let mut tx = Tx::new(open);
+        let handled = self.handler.handle(&mut tx, input).await;
+        match (handled, tx.into_open()) {
+            (Ok(()), Some(open)) => Ok(open),
+            (Ok(()), None) => Err(crate::Error::from(Problem::GuardKept).into()),
+            (Err(error), open) => {
+                if let Some(open) = open {
+                    let connection = self.ledger.roll_back(open).await;
+                    self.keep(connection);
+                }
+                Err(error)
+            }
+        }
+    }
+
     async fn tidy_up(&mut self) -> Result<(), HandlerError> {
         self.idle_at = None;
         if let Some(connection) = self.connection.take() {
@@ -151,18 +167,16 @@ where
         let Some(Moved { open, step }) = begun else {
             return Ok(Progress::Done);
         };
-        let mut tx = Tx::new(open);
-        let handled = self.handler.handle(&mut tx, input).await;
-        let Some(open) = tx.into_open() else {
-            handled?;
-            return Err(crate::Error::from(Problem::GuardKept).into());
-        };
-        if let Err(error) = handled {
-            let connection = self.ledger.roll_back(open).await;
-            self.keep(connection);
-            return Err(error);
-        }
+        let open = self.handle(open, input).await?;
         let connection = self.ledger.commit(open, step).await?;
+        self.keep(Some(connection));
+        Ok(Progress::Done)
+    }
+
+    async fn redrive(&mut self, input: T) -> Result<Progress, HandlerError> {
+        let open = self.ledger.begin_aside(&mut self.connection).await?;
+        let open = self.handle(open, input).await?;
+        let connection = self.ledger.commit_aside(open).await?;
         self.keep(Some(connection));
         Ok(Progress::Done)
     }

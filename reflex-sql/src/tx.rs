@@ -47,10 +47,9 @@ impl<D: Dialect> Tx<D> {
         (Self { open: self.open.take(), home: Some(home.clone()) }, home)
     }
 
-    /// Returns false if the guard is still alive.
-    pub(crate) fn take_back(&mut self, home: &Home<D>) -> bool {
+    /// There is nothing to take if the guard is still alive.
+    pub(crate) fn take_back(&mut self, home: &Home<D>) {
         self.open = home.lock().unwrap_or_else(PoisonError::into_inner).take();
-        self.open.is_some()
     }
 
     pub(crate) fn into_open(mut self) -> Option<Open<D>> {

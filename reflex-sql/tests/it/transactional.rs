@@ -25,6 +25,7 @@ on!(each:
     a_handler_can_be_a_type_in_a_spawned_run,
     a_batch_is_one_transaction,
     the_halves_of_a_batch_go_around_what_is_put_aside,
+    a_redrive_leaves_the_cursor,
     skipped_events_move_the_cursor,
     a_late_set_of_what_a_transaction_stored_is_nothing,
     buffered_cursors_around_do_no_harm,
@@ -300,6 +301,23 @@ async fn the_halves_of_a_batch_go_around_what_is_put_aside<D: Backend>() -> Resu
     shop.cursors.set("shop", &8.into()).await?;
     assert_eq!(consumer.consume(batch(9..=9)).await?, Progress::Done);
     shop.assert([1, 2, 4, 5, 6, 9], Some(9)).await
+}
+
+async fn a_redrive_leaves_the_cursor<D: Backend>() -> Result<()> {
+    let shop = Shop::<D>::with_events(0).await?;
+    let mut consumer = shop.cursors.consumer("shop", |mut tx, event: Event| async move {
+        write(&mut tx, &event).await?;
+        if event.id() == &1.into() { Err(HandlerError::new("no")) } else { Ok(()) }
+    });
+    assert_eq!(consumer.redrive(event(2)).await?, Progress::Done);
+    shop.assert([2], None).await?;
+    shop.cursors.get("shop").await?;
+    assert_eq!(consumer.consume(event(4)).await?, Progress::Done);
+    assert_eq!(consumer.redrive(event(3)).await?, Progress::Done);
+    assert!(consumer.redrive(event(1)).await.is_err());
+    assert_eq!(consumer.consume(event(5)).await?, Progress::Done);
+    consumer.stop().await?;
+    shop.assert(2..=5, Some(5)).await
 }
 
 /// Skips what is odd.

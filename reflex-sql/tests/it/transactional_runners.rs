@@ -1,10 +1,10 @@
 //! Two runners of one transactional consumer, and transactions that end in a way of their own.
 
-use std::env;
+use std::{env, time::Duration};
 
 use futures_util::future::join_all;
 use reflex_core::{Consumer, CursorStore, Event, Progress, Spec, run};
-use reflex_sql::{CursorsTable, TransactionalCursors};
+use reflex_sql::{CursorsTable, CursorsTableOptions, TransactionalCursors};
 use reflex_testing::{
     conformance::{CursorCapabilities, cursor_store},
     eventually,
@@ -253,6 +253,81 @@ async fn a_cursor_that_stays_locked_is_a_fence_on_mariadb() -> Result<()> {
     assert!(error.is_fenced(), "{error:?}");
     session.run("rollback").await?;
     shop.assert([], Some(1)).await
+}
+
+/// A commit that gets no answer before its deadline, and is done nevertheless.
+struct SlowCommit {
+    shop: Shop<Postgres>,
+    cursors: TransactionalCursors<Postgres>,
+    /// Holds up commits that wrote effects.
+    session: Session<Postgres>,
+    pid: i64,
+}
+
+impl SlowCommit {
+    async fn new() -> Result<Self> {
+        let shop = Shop::<Postgres>::with_events(0).await?;
+        let trigger = "create function hold_up() returns trigger language plpgsql as
+            $$ begin perform pg_advisory_xact_lock_shared(hashtext(current_schema())); return null; end $$;
+            create constraint trigger hold_up after insert on effects
+            deferrable initially deferred for each row execute function hold_up()";
+        shop.bench.execute(trigger).await?;
+        let mut session = shop.bench.session().await?;
+        session.run("select pg_advisory_lock(hashtext(current_schema()))").await?;
+        let pid = session.number("select pg_backend_pid()::bigint").await?;
+        let options = CursorsTableOptions::new("cursors").deadline(Duration::from_secs(10));
+        let cursors = TransactionalCursors::new(CursorsTable::open(&shop.bench.namespace.pool, options).await?);
+        cursors.get("shop").await?;
+        Ok(Self { shop, cursors, session, pid })
+    }
+
+    async fn go_on(&mut self) -> Result<()> {
+        self.session.run("select pg_advisory_unlock(hashtext(current_schema()))").await
+    }
+
+    /// Waits until so many are held up, one by the other.
+    async fn holds_up(&self, count: i64) {
+        let waiting = format!(
+            "with recursive waiting as (select {} as pid union
+                select a.pid from pg_stat_activity a join waiting w on w.pid = any(pg_blocking_pids(a.pid)))
+             select count(*) - 1 from waiting",
+            self.pid
+        );
+        let pool = &self.shop.bench.namespace.pool;
+        let waits = || async { Postgres::numbers(pool, &waiting).await.is_ok_and(|found| found == [count]) };
+        eventually("others to wait", PATIENCE, waits).await;
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs Postgres: cargo xtask test"]
+async fn a_commit_without_an_answer_that_is_done_is_not_done_again_on_postgres() -> Result<()> {
+    let mut slow = SlowCommit::new().await?;
+    let mut consumer = writer(&slow.cursors);
+    assert!(consumer.consume(event(1)).await.is_err(), "the commit is held up");
+    slow.go_on().await?;
+    let done = || async { slow.shop.stored().await.is_ok_and(|stored| stored == Some(1)) };
+    eventually("the commit", PATIENCE, done).await;
+    assert_eq!(consumer.consume(event(1)).await?, Progress::Done);
+    slow.cursors.set("shop", &1.into()).await?;
+    assert_eq!(consumer.consume(event(2)).await?, Progress::Done);
+    slow.shop.assert([1, 2], Some(2)).await
+}
+
+#[tokio::test]
+#[ignore = "needs Postgres: cargo xtask test"]
+async fn a_commit_that_is_done_while_it_is_tried_again_is_no_fence_on_postgres() -> Result<()> {
+    let mut slow = SlowCommit::new().await?;
+    let mut consumer = writer(&slow.cursors);
+    assert!(consumer.consume(event(1)).await.is_err(), "the commit is held up");
+    slow.holds_up(1).await;
+    let again = tokio::spawn(async move { (consumer.consume(event(1)).await, consumer) });
+    slow.holds_up(2).await;
+    slow.go_on().await?;
+    let (again, mut consumer) = again.await?;
+    assert_eq!(again?, Progress::Done);
+    assert_eq!(consumer.consume(event(2)).await?, Progress::Done);
+    slow.shop.assert([1, 2], Some(2)).await
 }
 
 /// A constraint that is looked at by the commit.
