@@ -34,6 +34,7 @@
 //!
 //! [`EventsTable`] inserts and streams, [`CursorsTable`] keeps cursors, [`ErrorsTable`] keeps events that a consumer could not
 //! handle, [`ddl`] prints the statements that create them. The crate `reflex-migrations` creates the default tables.
+//! [`TransactionalCursors`] makes consumers whose effects in the database happen exactly once.
 //!
 //! # Guarantees
 //!
