@@ -134,7 +134,8 @@ async fn a_lane_that_cannot_start_ends_the_run_and_all_are_stopped() {
     };
     let events = filled(1);
     let consumer = keyed_lanes_with(3, Key::by_event_id(), scripted(&made, script));
-    let error = run(&mut Spec::new(events, MemoryCursors::new(), consumer)).await.unwrap_err();
+    let mut spec = Spec::new(events, MemoryCursors::new(), consumer);
+    let error = timeout(LONG, run(&mut spec)).await.expect("the run ends").unwrap_err();
     assert_eq!(chain(&error), "consumer `ship`: the handler failed: no connection");
     let made: Vec<Calls> = made.lock().unwrap().clone();
     assert!(made[1..].iter().all(|calls| calls.count(&Call::Stop) == 1 && calls.consumed().is_empty()));
