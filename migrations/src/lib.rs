@@ -1,5 +1,5 @@
-//! Creates the default reflex tables, `events` and `cursors`, as versioned migrations for
-//! Postgres, MySQL, MariaDB and SQLite.
+//! Creates the default reflex tables, `events`, `cursors` and `consumer_errors` with those beside
+//! it, as versioned migrations for Postgres, MySQL, MariaDB and SQLite.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]

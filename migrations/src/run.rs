@@ -51,7 +51,7 @@ pub async fn up<DB: Dialect>(pool: &Pool<DB>) -> Result<Vec<&'static Migration>,
 
 /// Reverts every applied migration whose version is above `to`, newest first, and returns those.
 ///
-/// `down(&pool, 0)` reverts all. **This destroys the events and cursors in the tables it drops.**
+/// `down(&pool, 0)` reverts all. **This destroys what is in the tables it drops.**
 /// The bookkeeping table stays.
 ///
 /// # Errors

@@ -11,13 +11,28 @@ use crate::{
 impl Driver for Sqlite {
     type Guard = Transaction<'static, Sqlite>;
 
-    const MIGRATIONS: &'static [Migration] = &[Migration {
-        version: 1,
-        name: "events_and_cursors",
-        tables: &["events", "cursors"],
-        up: include_str!("../migrations/sqlite/0001_events_and_cursors.up.sql"),
-        down: include_str!("../migrations/sqlite/0001_events_and_cursors.down.sql"),
-    }];
+    const MIGRATIONS: &'static [Migration] = &[
+        Migration {
+            version: 1,
+            name: "events_and_cursors",
+            tables: &["events", "cursors"],
+            up: include_str!("../migrations/sqlite/0001_events_and_cursors.up.sql"),
+            down: include_str!("../migrations/sqlite/0001_events_and_cursors.down.sql"),
+        },
+        Migration {
+            version: 2,
+            name: "errors",
+            tables: &[
+                "consumer_errors",
+                "consumer_errors_events",
+                "consumer_errors_letters",
+                "consumer_errors_positions",
+                "consumer_errors_attempts",
+            ],
+            up: include_str!("../migrations/sqlite/0002_errors.up.sql"),
+            down: include_str!("../migrations/sqlite/0002_errors.down.sql"),
+        },
+    ];
 
     const BOOKKEEPING: &'static str = "
         create table if not exists reflex_migrations (

@@ -110,7 +110,7 @@ async fn an_interrupted_up_is_completed() {
     MySql::run(&pool, "drop table cursors").await;
 
     MySql::run(&pool, "drop trigger fault").await;
-    assert_eq!(up(&pool).await.unwrap().len(), 1);
+    assert_eq!(up(&pool).await.unwrap().len(), 2);
     assert!(matches!(state(&pool).await, State::Applied(_)));
     assert_eq!(MySql::number(&pool, "select count(*) from events").await, 1);
     assert_eq!(MySql::number(&pool, "select count(*) from cursors").await, 0);
@@ -127,12 +127,14 @@ async fn an_interrupted_down_can_go_either_way() {
         MySql::run(&pool, "insert into events (foreign_id, type) values ('a', 1)").await;
         kill_down_at_drop_events(&schema, &pool).await;
         assert_eq!(state(&pool).await, State::Unfinished);
+        let mut left = 1;
         if forward {
-            assert_eq!(up(&pool).await.unwrap().len(), 1);
+            left = 2;
+            assert_eq!(up(&pool).await.unwrap().len(), left);
             assert_eq!(MySql::number(&pool, "select count(*) from events").await, 1);
             assert_eq!(MySql::number(&pool, "select count(*) from cursors").await, 0);
         }
-        assert_eq!(down(&pool, 0).await.unwrap().len(), 1);
+        assert_eq!(down(&pool, 0).await.unwrap().len(), left);
         assert_eq!(state(&pool).await, State::Pending);
     }
     schema.remove().await;

@@ -132,8 +132,8 @@ async fn each_schema_has_its_own_tables() {
     tenant.options = tenant.options.options([("search_path", path)]);
     let pool = tenant.pool().await;
     assert_eq!(state(&pool).await, State::Pending);
-    assert_eq!(up(&pool).await.unwrap().len(), 1);
-    assert_eq!(down(&pool, 0).await.unwrap().len(), 1);
+    assert_eq!(up(&pool).await.unwrap().len(), 2);
+    assert_eq!(down(&pool, 0).await.unwrap().len(), 2);
     assert!(matches!(state(&common.pool().await).await, State::Applied(_)));
 
     tenant.remove().await;

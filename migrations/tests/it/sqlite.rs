@@ -128,9 +128,9 @@ async fn crowd_of_processes() {
     let applied = join_all(children.into_iter().map(|(mut child, mut lines)| async move {
         let applied = next_word(&mut lines, "applied").await;
         assert!(child.wait().await.unwrap().success());
-        applied.parse::<i32>().unwrap()
+        applied.parse::<i64>().unwrap()
     }));
-    assert_eq!(applied.await.into_iter().sum::<i32>(), 1);
+    assert_eq!(applied.await.into_iter().sum::<i64>(), suite::latest::<Sqlite>());
     assert!(matches!(state(&pool).await, State::Applied(_)));
 }
 

@@ -43,6 +43,11 @@ pub(crate) fn namespace(test: &str) -> String {
     format!("reflex_migrations_{test}_{}", std::process::id())
 }
 
+/// The version of the newest migration.
+pub(crate) fn latest<DB: Dialect>() -> i64 {
+    migrations::<DB>().len() as i64
+}
+
 pub(crate) async fn state<DB: Dialect>(pool: &Pool<DB>) -> State {
     status(pool).await.unwrap()[0].state()
 }
@@ -79,15 +84,23 @@ pub(crate) async fn up_and_down<DB: Sql>(pool: &Pool<DB>) {
         DB::run(pool, "insert into events (foreign_id, type) values ('a', 1)").await;
         DB::run(pool, "insert into cursors (id, last_event_id) values ('a', 1)").await;
         assert!(up(pool).await.unwrap().is_empty());
-        assert!(down(pool, 1).await.unwrap().is_empty());
+        assert!(down(pool, latest::<DB>()).await.unwrap().is_empty());
         assert_eq!(DB::number(pool, "select count(*) from events").await, 1);
         assert_eq!(DB::number(pool, "select last_event_id from cursors").await, 1);
 
+        let reverted = down(pool, 1).await.unwrap();
+        assert_eq!(reverted.iter().map(|m| m.name()).collect::<Vec<_>>(), ["errors"]);
+        assert_eq!(DB::number(pool, "select count(*) from events").await, 1);
+        assert_eq!(up(pool).await.unwrap().len(), 1);
+        assert_eq!(DB::number(pool, "select count(*) from consumer_errors").await, 0);
+
         let reverted = down(pool, 0).await.unwrap();
-        assert_eq!(reverted[0].version(), 1);
+        assert_eq!(reverted.iter().map(|m| m.version()).collect::<Vec<_>>(), [2, 1]);
         assert_eq!(state(pool).await, State::Pending);
-        DB::run(pool, "create table events (other int)").await;
-        DB::run(pool, "drop table events").await;
+        for table in ["events", "cursors", "consumer_errors", "consumer_errors_letters"] {
+            DB::run(pool, &format!("create table {table} (other int)")).await;
+            DB::run(pool, &format!("drop table {table}")).await;
+        }
     }
 }
 
@@ -105,7 +118,7 @@ pub(crate) async fn crowd<DB: Sql>(pools: Vec<Pool<DB>>) {
         let applied: usize = join_all(runs).await.into_iter().map(Result::unwrap).sum();
         assert_eq!(applied, migrations::<DB>().len());
         let recorded = DB::number(&pools[0], "select count(*) from reflex_migrations").await;
-        assert_eq!(recorded, 1);
+        assert_eq!(recorded, latest::<DB>());
         down(&pools[0], 0).await.unwrap();
     }
 }
@@ -131,12 +144,12 @@ pub(crate) async fn newer<DB: Sql>(pool: &Pool<DB>) {
         assert!(error.is_newer());
         let message = error.to_string();
         assert!(message.contains("migration 99 (x)"), "{message}");
-        assert!(message.contains("none after 1"), "{message}");
+        assert!(message.contains(&format!("none after {}", latest::<DB>())), "{message}");
     }
     let found = status(pool).await.unwrap();
     assert!(matches!(found[0].state(), State::Applied(_)));
-    assert_eq!((found[1].version(), found[1].name()), (99, "x"));
-    assert_eq!(found[1].state(), State::Unknown);
+    let last = found.last().unwrap();
+    assert_eq!((last.version(), last.name(), last.state()), (99, "x", State::Unknown));
 }
 
 /// Tables of somebody else are named, nothing is created beside them, and they stay as they are.
@@ -155,5 +168,10 @@ pub(crate) async fn others_tables<DB: Sql>(pool: &Pool<DB>) {
 
     DB::run(pool, "drop table cursors").await;
     DB::run(pool, "drop table events").await;
-    assert_eq!(up(pool).await.unwrap().len(), migrations::<DB>().len());
+    DB::run(pool, "create table consumer_errors (mine int)").await;
+    let error = up(pool).await.unwrap_err();
+    assert!(error.to_string().contains("table `consumer_errors` is already there"), "{error}");
+    DB::run(pool, "drop table consumer_errors").await;
+    up(pool).await.unwrap();
+    assert!(status(pool).await.unwrap().iter().all(|found| matches!(found.state(), State::Applied(_))));
 }
