@@ -36,6 +36,7 @@ impl<'c, D: Dialect> Session<'c, D> {
     /// Waits until no other transaction is at the letters of this consumer, and keeps others out until the end of this one.
     /// Returns the last of so many positions that nobody has used.
     pub(super) async fn lock(&mut self, positions: usize) -> Result<i64> {
+        self.check_length("consumer", self.consumer)?;
         let consumer = Value::Text(self.consumer);
         let positions = Value::Int(positions as i64);
         self.change(self.sql().lock.clone(), &[consumer, positions]).await?;
@@ -79,7 +80,8 @@ impl<'c, D: Dialect> Session<'c, D> {
     /// Adds a letter at a position, unless the event has one.
     pub(super) async fn add(&mut self, letter: &DeadLetter, position: i64) -> Result<()> {
         let event_id = letter.event.id().to_string();
-        self.check_lengths(&letter.event, &event_id)?;
+        self.check_length("event id", &event_id)?;
+        self.check_length("foreign id", letter.event.foreign_id())?;
         let found =
             self.numbers(self.sql().find.clone(), &[Value::Text(self.consumer), Value::Text(&event_id)]).await?;
         if !found.is_empty() {
@@ -252,16 +254,13 @@ impl<'c, D: Dialect> Session<'c, D> {
         Ok(())
     }
 
-    fn check_lengths(&self, event: &Event, event_id: &str) -> Result<()> {
-        let foreign_id = event.foreign_id();
-        for (what, text) in [("consumer", self.consumer), ("event id", event_id), ("foreign id", foreign_id)] {
-            let length = text.chars().count();
-            if length > D::MAX_KEY {
-                let (table, start) = (self.sql().table.to_string(), text.chars().take(40).collect());
-                return Err(Problem::TooLong { table, what, start, length, most: D::MAX_KEY }.into());
-            }
+    fn check_length(&self, what: &'static str, text: &str) -> Result<()> {
+        let length = text.chars().count();
+        if length <= D::MAX_KEY {
+            return Ok(());
         }
-        Ok(())
+        let (table, start) = (self.sql().table.to_string(), text.chars().take(40).collect());
+        Err(Problem::TooLong { table, what, start, length, most: D::MAX_KEY }.into())
     }
 
     async fn letters_of(&mut self, which: &Which<'_>, whole: bool) -> Result<Vec<LetterRow>> {

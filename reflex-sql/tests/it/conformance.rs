@@ -1,12 +1,17 @@
-//! Every obligation of a source and of a cursor store, on every database.
+//! Every obligation of a source, of a cursor store and of a store of dead letters, on every database.
 
 use std::time::Duration;
 
 use reflex_sql::{CursorsTable, EventsTableOptions, GapMode};
-use reflex_testing::conformance::{CursorCapabilities, StreamCapabilities, cursor_store, stream_func};
+use reflex_testing::conformance::{
+    CursorCapabilities, DeadLetterCapabilities, StreamCapabilities, cursor_store, dead_letters, stream_func,
+};
 use sqlx::{MySql, Postgres, Sqlite};
 
-use crate::database::{Backend, Events, with_tables};
+use crate::{
+    database::{Backend, Events, with_tables},
+    letters::{self, Letters},
+};
 
 /// Sources that do not share the writer's process learn of events by polling.
 fn options() -> EventsTableOptions {
@@ -83,4 +88,24 @@ async fn mariadb_cursors() {
     let text = "alter table cursors modify last_event_id varchar(255) not null";
     cursor_store(cursors!(MySql, Some(text)), CursorCapabilities { exact_names, ..CursorCapabilities::default() })
         .await;
+}
+
+#[tokio::test]
+async fn sqlite_dead_letters() {
+    let factory = |_case, bound| Letters::<Sqlite>::new(letters::options().max_open(bound));
+    dead_letters(factory, DeadLetterCapabilities::default()).await;
+}
+
+#[tokio::test]
+#[ignore = "needs Postgres: cargo xtask test"]
+async fn postgres_dead_letters() {
+    let factory = |_case, bound| Letters::<Postgres>::new(letters::options().max_open(bound));
+    dead_letters(factory, DeadLetterCapabilities::default()).await;
+}
+
+#[tokio::test]
+#[ignore = "needs MariaDB: cargo xtask test"]
+async fn mariadb_dead_letters() {
+    let factory = |_case, bound| Letters::<MySql>::new(letters::options().max_open(bound));
+    dead_letters(factory, DeadLetterCapabilities { exact_names: false, ..DeadLetterCapabilities::default() }).await;
 }

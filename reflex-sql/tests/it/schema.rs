@@ -1,7 +1,7 @@
 //! Tables that are not what they should be, and tables that other tools made.
 
 use reflex_core::{NewEvent, StreamOptions};
-use reflex_sql::{CursorsTable, CursorsTableOptions, DialectName, EventsTable, EventsTableOptions, ddl};
+use reflex_sql::{CursorsTable, CursorsTableOptions, DialectName, ErrorsTable, EventsTable, EventsTableOptions, ddl};
 use reflex_testing::collect;
 use sqlx::{AssertSqlSafe, MySql, Postgres, Sqlite};
 
@@ -82,13 +82,17 @@ async fn the_migrations_make_the_tables_of_the_printed_statements<D: Shape>() ->
     reflex_migrations::up(&namespace.pool).await?;
     <D as Backend>::execute(&namespace.pool, &ddl::events(D::DIALECT, &"printed_events".into())?).await?;
     <D as Backend>::execute(&namespace.pool, &ddl::cursors(D::DIALECT, &"printed_cursors".into())?).await?;
-    for table in ["events", "cursors"] {
+    let errors = ddl::errors(D::DIALECT, &"printed_consumer_errors".into())?;
+    <D as Backend>::execute(&namespace.pool, &errors).await?;
+    let beside = ["", "_events", "_letters", "_positions", "_attempts"].map(|end| format!("consumer_errors{end}"));
+    for table in ["events", "cursors"].into_iter().chain(beside.iter().map(String::as_str)) {
         let migrated = D::shape(&namespace.pool, table).await?;
-        assert!(migrated.len() > 2, "{migrated:?}");
+        assert!(migrated.len() >= 2, "{migrated:?}");
         assert_eq!(migrated, D::shape(&namespace.pool, &format!("printed_{table}")).await?);
     }
     EventsTable::open(&namespace.pool, "events").await?;
     CursorsTable::open(&namespace.pool, "cursors").await?;
+    ErrorsTable::open(&namespace.pool, "consumer_errors").await?;
     Ok(())
 }
 

@@ -5,7 +5,7 @@ use super::{DeadLetterCapabilities, DeadLetterHarness};
 use crate::conformance::runner::{Outcome, ensure_equal};
 
 /// The most letters that a consumer may have open in these cases.
-pub(super) const BOUND: usize = 300;
+pub(super) const BOUND: usize = 50;
 
 pub(super) struct Bench<H> {
     pub(super) harness: H,

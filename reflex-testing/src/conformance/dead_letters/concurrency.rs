@@ -72,7 +72,7 @@ pub(super) async fn claims<H: DeadLetterHarness>(bench: &Bench<H>) -> Outcome {
 /// One process consumes the events of a foreign id, one after the other, another one redrives what is put aside. Whatever
 /// comes first: each event is either consumed or put aside, and none is consumed while an earlier one is open.
 pub(super) async fn parking_beside_redriving<H: DeadLetterHarness>(bench: &Bench<H>) -> Outcome {
-    const EVENTS: i64 = 60;
+    const EVENTS: i64 = 40;
     let (consumer, redriver) = (bench.store().await?, bench.store().await?);
     let consumed = std::sync::Mutex::new(Vec::new());
     let note = |id| consumed.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(id);
