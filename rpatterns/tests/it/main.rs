@@ -16,6 +16,7 @@ mod lanes_inside;
 mod poll;
 mod rate_limit;
 mod read_through;
+mod readme;
 mod redrive;
 mod retry;
 mod run_forever;
