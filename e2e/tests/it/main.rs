@@ -9,6 +9,7 @@ mod exactly_once;
 mod lanes;
 mod naive;
 mod outages;
+mod parking;
 mod process;
 mod processes;
 mod support;
