@@ -1,12 +1,16 @@
 //! Acknowledgements: what they store, in any order, from anywhere, and what they wait for.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use reflex_core::{
-    CursorStore, Error, Event, EventParts, HandlerError, MemoryCursors, Operation, Spec, StreamOptions, run, run_until,
+    Cursor, CursorStore, Error, Event, EventParts, HandlerError, MemoryCursors, Operation, Result, Spec, StreamOptions,
+    run, run_until,
 };
 use rpatterns::{AckEvent, ack};
-use tokio::{sync::mpsc, time::sleep};
+use tokio::{
+    sync::{Semaphore, mpsc},
+    time::sleep,
+};
 
 use crate::support::{DEADLINE, Notes, append, filled, stored};
 
@@ -105,6 +109,56 @@ async fn cursors_without_an_order_do_not_go_back_either() {
     assert_eq!(cursors.get("ship").await.unwrap(), Some("a".into()));
 }
 
+/// A store that notes what it is to store, and stores it when it is allowed to.
+#[derive(Clone)]
+struct Gate {
+    cursors: MemoryCursors,
+    asked: Notes<Cursor>,
+    open: Arc<Semaphore>,
+}
+
+impl CursorStore for Gate {
+    async fn get(&self, consumer: &str) -> Result<Option<Cursor>> {
+        self.cursors.get(consumer).await
+    }
+
+    async fn set(&self, consumer: &str, cursor: &Cursor) -> Result<()> {
+        self.asked.add(cursor.clone());
+        self.open.acquire().await.unwrap().forget();
+        self.cursors.set(consumer, cursor).await
+    }
+}
+
+#[tokio::test]
+async fn acknowledgements_at_the_same_time_are_stored_one_after_the_other_and_once() {
+    let source = |_options: StreamOptions| async {
+        let events = ["b", "a"].map(|id| Ok(text_event(id)));
+        Ok(futures_util::stream::iter(events.into_iter().chain([Err(Error::head_reached())])))
+    };
+    let gate = Gate { cursors: MemoryCursors::new(), asked: Notes::new(), open: Arc::new(Semaphore::new(0)) };
+    let taken = Notes::new();
+    let noted = taken.clone();
+    let consumer = ack("ship", gate.clone(), move |event: AckEvent| {
+        noted.add(Arc::new(event));
+        async { Ok(()) }
+    });
+    assert!(run(&mut Spec::new(source, gate.clone(), consumer)).await.unwrap_err().is_head_reached());
+    let [first, second] = <[_; 2]>::try_from(taken.all()).unwrap();
+    let acknowledged = async {
+        let (earlier, later) = tokio::join!(first.ack(), second.ack());
+        earlier.and(later).unwrap();
+        second.ack().await.unwrap();
+    };
+    let opened = async {
+        tokio::task::yield_now().await;
+        assert_eq!(gate.asked.len(), 1, "the second waits for the first");
+        gate.open.add_permits(9);
+    };
+    tokio::join!(acknowledged, opened);
+    assert_eq!(gate.asked.all(), ["b".into(), "a".into()]);
+    assert_eq!(gate.get("ship").await.unwrap(), Some("a".into()));
+}
+
 fn text_event(id: &str) -> Event {
     let (timestamp, metadata, trace) = (chrono::Utc::now(), b"".as_slice(), b"".as_slice());
     Event::from(EventParts { id: id.into(), event_type: 1.into(), foreign_id: "order-1", timestamp, metadata, trace })
@@ -190,7 +244,7 @@ async fn a_limit_of_zero_is_refused() {
 async fn a_run_that_is_dropped_loses_nothing() {
     let (events, cursors, done) = (filled(30), MemoryCursors::new(), Notes::new());
     for polls in 1.. {
-        let (tasks, noted) = (std::sync::Arc::new(std::sync::Mutex::new(tokio::task::JoinSet::new())), done.clone());
+        let (tasks, noted) = (Arc::new(std::sync::Mutex::new(tokio::task::JoinSet::new())), done.clone());
         let spawn = tasks.clone();
         let consumer = ack("ship", cursors.clone(), move |event: AckEvent| {
             let noted = noted.clone();

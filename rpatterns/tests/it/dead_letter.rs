@@ -14,7 +14,7 @@ use reflex_testing::{ScriptedConsumer, Step, eventually};
 use rpatterns::{batch_by_len, dead_letter, retry};
 use tokio::time::sleep;
 
-use crate::support::{DEADLINE, Notes, append, chain, filled, stored};
+use crate::support::{DEADLINE, Notes, Scrape, append, chain, filled, stored};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -187,13 +187,14 @@ async fn a_consumer_inside_that_answers_later_is_refused() {
 
 #[tokio::test]
 async fn events_behind_a_parked_one_of_their_foreign_id_park_behind_it() {
-    let (letters, done) = (MemoryDeadLetters::new(), Notes::new());
+    let (scrape, letters, done) = (Scrape::new(), MemoryDeadLetters::new(), Notes::new());
     let events = of_keys(["a", "b", "a", "b", "a"]);
     let consumer = dead_letter(letters.clone(), singles(&Poison::of([1]), &done)).park_by_key();
-    let mut spec = Spec::new(events, MemoryCursors::new(), consumer).to_head();
+    let mut spec = Spec::new(events, MemoryCursors::new(), consumer).to_head().metrics(&scrape.metrics);
     assert!(run(&mut spec).await.unwrap_err().is_head_reached());
     assert_eq!(done.all(), [2, 4]);
     assert_eq!(open(&letters, "charge"), [(1, false), (3, true), (5, true)]);
+    assert_eq!(scrape.consumer("reflex_consumer_skipped_events_count", "charge"), Some(0.0));
 }
 
 #[tokio::test]
