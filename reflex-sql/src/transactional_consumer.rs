@@ -140,11 +140,15 @@ impl<D: Dialect, H> TransactionalConsumer<D, H> {
         }
     }
 
-    async fn tidy_up(&mut self) -> Result<(), HandlerError> {
-        self.idle_at = None;
+    fn release(&mut self) {
         if let Some(connection) = self.connection.take() {
             connection.release();
         }
+    }
+
+    async fn tidy_up(&mut self) -> Result<(), HandlerError> {
+        self.idle_at = None;
+        self.release();
         Ok(self.ledger.confirm().await?)
     }
 }
@@ -183,6 +187,7 @@ where
 
     async fn reset(&mut self) -> Result<(), HandlerError> {
         self.idle_at = None;
+        self.release();
         Ok(())
     }
 
