@@ -252,7 +252,10 @@ async fn a_run_that_is_dropped_loses_nothing() {
                 noted.add(event.event().id().as_i64().unwrap());
                 event.ack().await
             });
-            async { Ok(tokio::task::yield_now().await) }
+            async {
+                tokio::task::yield_now().await;
+                Ok(())
+            }
         });
         let mut spec = Spec::new(events.clone(), cursors.clone(), consumer).to_head();
         let ended = reflex_testing::poll_times(polls, run(&mut spec)).await;

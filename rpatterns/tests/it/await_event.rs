@@ -70,7 +70,7 @@ async fn a_question_that_is_answered_with_yes_ends_the_wait() {
 #[tokio::test(start_paused = true)]
 async fn an_event_ends_the_wait_while_the_question_hangs() {
     let events = MemoryEvents::new();
-    let wait = await_event_or(&events, [SHIPPED], "order-1", || std::future::pending::<Result<bool, HandlerError>>());
+    let wait = await_event_or(&events, [SHIPPED], "order-1", std::future::pending::<Result<bool, HandlerError>>);
     let (event, ()) = tokio::join!(wait, append_later(&events, &[("order-1", SHIPPED)]));
     assert_eq!(event.unwrap().unwrap().id(), &1.into());
 }
