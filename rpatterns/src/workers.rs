@@ -180,8 +180,7 @@ impl<K: Consumer + 'static> Consumer for Workers<K> {
         }
         self.collected.push((queue, event, Span::current()));
         self.on_their_way += 1;
-        // What is done is stored first, so that never more than a window is ahead of the stored cursor.
-        if progress == Progress::Pending && self.collected.len() >= HAND_OVER {
+        if self.collected.len() >= HAND_OVER {
             self.hand_over();
         }
         Ok(progress)

@@ -32,9 +32,12 @@ async fn so_many_are_handled_at_once() {
             Ok(())
         }
     });
-    let mut spec = Spec::new(filled(80), cursors.clone(), concurrent(8, consumer)).to_head();
-    timeout(LONG, run(&mut spec)).await.expect("8 at once").unwrap_err();
-    assert_eq!(stored(&cursors, "thank"), Some(80));
+    let mut spec = Spec::new(filled(80), cursors.clone(), concurrent(8, consumer));
+    let shutdown = async {
+        sleep(LONG).await;
+        assert_eq!(stored(&cursors, "thank"), Some(80));
+    };
+    assert!(run_until(&mut spec, shutdown).await.unwrap_err().is_stopped());
 }
 
 #[tokio::test(start_paused = true)]

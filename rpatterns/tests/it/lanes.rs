@@ -9,8 +9,8 @@ use std::{
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use reflex_core::{
-    Consumer, Error, Event, HandlerError, MemoryCursors, MemoryEvents, NewEvent, Operation, Spec, consumer_fn, run,
-    run_until,
+    Consumer, Cursor, CursorStore, Error, Event, HandlerError, MemoryCursors, MemoryEvents, NewEvent, Operation,
+    Result, Spec, consumer_fn, run, run_until,
 };
 use reflex_testing::poll_times;
 use rpatterns::{Key, Workers, keyed_lanes};
@@ -136,6 +136,38 @@ async fn one_slow_event_holds_the_cursor_and_its_lane_and_in_the_end_the_stream(
         assert_eq!((stored(&cursors, "ship"), notes.len()), (Some(100), 100));
     };
     assert!(run_until(&mut spec, shutdown).await.unwrap_err().is_stopped());
+}
+
+/// A store that takes its time.
+struct SlowCursors(MemoryCursors);
+
+impl CursorStore for SlowCursors {
+    async fn get(&self, consumer: &str) -> Result<Option<Cursor>> {
+        self.0.get(consumer).await
+    }
+
+    async fn set(&self, consumer: &str, cursor: &Cursor) -> Result<()> {
+        sleep(Duration::from_millis(10)).await;
+        self.0.set(consumer, cursor).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_event_is_begun_more_than_a_window_ahead_of_the_stored_cursor() {
+    let cursors = MemoryCursors::new();
+    let known = cursors.clone();
+    let consumer = consumer_fn("ship", move |event: Event| {
+        let ahead = event.id().as_i64().unwrap() - stored(&known, "ship").unwrap_or(0);
+        async move {
+            assert!(ahead <= 40, "{event:?} is {ahead} events ahead");
+            sleep(Duration::from_millis(1)).await;
+            Ok(())
+        }
+    });
+    let consumer = lanes(8, consumer).window(40);
+    let mut spec = Spec::new(of_keys(1_000, 90), SlowCursors(cursors.clone()), consumer).to_head();
+    let error = run(&mut spec).await.unwrap_err();
+    assert!(error.is_head_reached(), "{}", chain(&error));
 }
 
 #[tokio::test(start_paused = true)]
