@@ -146,6 +146,13 @@ impl Metrics {
         }
     }
 
+    /// The counter of events of one consumer that types or a filter excluded. [`run`](crate::run) counts what a consumer
+    /// answers; patterns count what they hear from the consumers inside.
+    #[must_use]
+    pub fn skipped(&self, consumer: &str) -> IntCounter {
+        self.0.skipped.with_label_values(&[consumer])
+    }
+
     /// The counter of events of one consumer that were put aside, for those who put events aside.
     #[must_use]
     pub fn dead_lettered(&self, consumer: &str) -> IntCounter {

@@ -3,7 +3,7 @@ mod worker;
 
 use std::{fmt, sync::Arc};
 
-use reflex_core::{Consumer, Error, Event, HandlerError, Monitoring, Progress, Shutdown};
+use reflex_core::{Consumer, Error, Event, HandlerError, Metrics, Monitoring, Progress, Shutdown};
 use tokio::task::JoinSet;
 use tracing::Span;
 
@@ -40,8 +40,9 @@ const HAND_OVER: usize = 32;
 ///
 /// # Metrics
 ///
-/// An event counts as consumed when it is handed over to a task, so the latency is not that of the handler, and what the
-/// consumers inside skip is not counted as skipped. The span of the event is entered by the task.
+/// An event counts as consumed when it is handed over to a task, so the latency is not that of the handler. What the
+/// consumers inside skip is counted as skipped in the metrics that [`metrics`](Workers::metrics) names. The span of the event
+/// is entered by the task.
 ///
 /// # Panics
 ///
@@ -53,6 +54,7 @@ pub struct Workers<K> {
     route: Route,
     workers: usize,
     window: usize,
+    metrics: Option<Metrics>,
     board: Arc<Board>,
     tasks: JoinSet<Result<(), HandlerError>>,
     /// What was consumed and not yet handed over, each with its queue.
@@ -106,6 +108,7 @@ impl<K: Consumer + 'static> Workers<K> {
             route,
             workers,
             window: WINDOW,
+            metrics: None,
             board: Arc::default(),
             tasks: JoinSet::new(),
             collected: Vec::new(),
@@ -119,6 +122,13 @@ impl<K: Consumer + 'static> Workers<K> {
     #[must_use]
     pub fn window(mut self, events: usize) -> Self {
         self.window = events;
+        self
+    }
+
+    /// Counts skipped events there. Default: [`Metrics::global`].
+    #[must_use]
+    pub fn metrics(mut self, metrics: &Metrics) -> Self {
+        self.metrics = Some(metrics.clone());
         self
     }
 
@@ -193,8 +203,10 @@ impl<K: Consumer + 'static> Consumer for Workers<K> {
         self.on_their_way = 0;
         let queues = self.route.queues(self.workers);
         self.board = Arc::new(Board::new(queues, self.workers));
+        let metrics = self.metrics.clone().unwrap_or_else(Metrics::global);
+        let skipped = metrics.skipped(self.template.name());
         for index in 0..self.workers {
-            let worker = Worker::new(self.board.clone(), index % queues, (self.make)(index));
+            let worker = Worker::new(self.board.clone(), index % queues, (self.make)(index), skipped.clone());
             self.tasks.spawn(Shutdown::current().scope(worker.work()));
         }
         self.board.started().await;

@@ -32,7 +32,7 @@ pub(crate) fn specs(data: &Data, metrics: &Metrics, to_head: bool) -> Vec<BoxSpe
     let specs = [
         Spec::new(data.events.clone(), transactional.clone(), author_totals(&transactional)).boxed(),
         Spec::new(data.events.clone(), buffered(), commits_per_day(data)).boxed(),
-        Spec::new(data.events.clone(), buffered(), merges(data)).boxed(),
+        Spec::new(data.events.clone(), buffered(), merges(data, metrics)).boxed(),
     ];
     specs.map(|spec| if to_head { spec.to_head() } else { spec }.metrics(metrics)).into()
 }
@@ -60,12 +60,12 @@ async fn note_days(writer: SqlitePool, batch: Vec<Event>) -> Result<(), HandlerE
 }
 
 /// Notes merge commits: those of one author in their order, those of several authors at the same time.
-fn merges(data: &Data) -> impl Consumer + use<> {
+fn merges(data: &Data, metrics: &Metrics) -> impl Consumer + use<> {
     let writer = data.writer.clone();
     let merges = consumer_fn(MERGES, move |event: Event| note_merge(writer.clone(), event))
         .filter(|event| Ok(event.is_type(MERGE)))
         .no_lag_alert();
-    keyed_lanes(LANES, Key::by(|event| Ok(Change::of(event).author)), merges)
+    keyed_lanes(LANES, Key::by(|event| Ok(Change::of(event).author)), merges).metrics(metrics)
 }
 
 /// Does nothing for an event that is delivered a second time either.

@@ -96,7 +96,8 @@ fn migrating_twice_changes_nothing() {
 #[test]
 fn tables_of_other_names_are_made_by_the_schema() {
     let database = TestDatabase::new();
-    let schema = succeed(&mut reflex(&["schema", "--dialect=sqlite", "--events=orders", "--cursors=places"]));
+    let names = ["--events=orders", "--cursors=places", "--errors=failures"];
+    let schema = succeed(reflex(&["schema", "--dialect=sqlite"]).args(names));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let pool = sqlx::SqlitePool::connect(&database.url).await.unwrap();

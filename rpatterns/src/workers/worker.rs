@@ -8,6 +8,7 @@ use std::{
     task::Poll,
 };
 
+use prometheus::IntCounter;
 use reflex_core::{Consumer, Cursor, Error, Event, HandlerError, Progress, Result, Shutdown};
 use tokio::{select, task::coop::consume_budget};
 use tracing::Instrument;
@@ -19,6 +20,7 @@ pub(crate) struct Worker<K> {
     board: Arc<Board>,
     queue: usize,
     consumer: K,
+    skipped: IntCounter,
     /// What the consumer was handed and is not done with, in that order.
     open: VecDeque<(u64, Cursor)>,
     /// How often it has drained.
@@ -28,8 +30,8 @@ pub(crate) struct Worker<K> {
 }
 
 impl<K: Consumer> Worker<K> {
-    pub(crate) fn new(board: Arc<Board>, queue: usize, consumer: K) -> Self {
-        Self { board, queue, consumer, open: VecDeque::new(), drained: 0, in_hand: None }
+    pub(crate) fn new(board: Arc<Board>, queue: usize, consumer: K, skipped: IntCounter) -> Self {
+        Self { board, queue, consumer, skipped, open: VecDeque::new(), drained: 0, in_hand: None }
     }
 
     /// Works until it is told to stop, or something fails, and stops the consumer. Just ends when the run was dropped.
@@ -82,6 +84,9 @@ impl<K: Consumer> Worker<K> {
         self.open.push_back((number, event.id().clone()));
         let progress = self.consumer.consume(event).instrument(span).await.map_err(Error::from_handler)?;
         self.in_hand = None;
+        if progress == Progress::Skipped {
+            self.skipped.inc();
+        }
         let done = match progress {
             Progress::Done | Progress::Skipped => self.open.len(),
             other => self.covered(&other),

@@ -6,8 +6,8 @@ use std::{
 };
 
 use reflex_core::{
-    Consumer, Event, HandlerError, MemoryCursors, MemoryDeadLetters, MemoryEvents, Monitoring, NewEvent, Progress,
-    Spec, consumer_fn, run, run_until,
+    Consumer, Event, HandlerError, MemoryCursors, MemoryDeadLetters, MemoryEvents, Metrics, Monitoring, NewEvent,
+    Progress, Spec, consumer_fn, run, run_until,
 };
 use reflex_testing::{Call, Calls, ScriptedConsumer, Step};
 use rpatterns::{Key, batch, batch_by_len, dead_letter, keyed_lanes, keyed_lanes_with, retry};
@@ -263,4 +263,15 @@ async fn handlers_are_inside_the_span_of_their_event() {
     append(&events, 2);
     assert!(run(&mut spec).await.unwrap_err().is_head_reached());
     assert_eq!(notes.all()[1..], [Some("consume"), Some("consume")]);
+}
+
+#[tokio::test]
+async fn what_the_lanes_skip_is_counted() {
+    let registry = prometheus::Registry::new();
+    let metrics = Metrics::register(&registry).unwrap();
+    let even = consumer_fn("even", |_event: Event| async { Ok(()) }).filter(|event| Ok(event.id_as_i64()? % 2 == 0));
+    let consumer = keyed_lanes(3, Key::by_event_id(), even).metrics(&metrics);
+    let mut spec = Spec::new(filled(31), MemoryCursors::new(), consumer).metrics(&metrics).to_head();
+    assert!(run(&mut spec).await.unwrap_err().is_head_reached());
+    assert_eq!(metrics.skipped("even").get(), 16);
 }
