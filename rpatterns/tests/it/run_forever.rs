@@ -147,9 +147,9 @@ async fn pauses_of_nothing_are_refused() {
 #[tokio::test(start_paused = true)]
 async fn each_failure_is_told_once() {
     let told = Told::default();
-    let writer = told.clone();
-    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
-    let _guard = tracing::subscriber::set_default(subscriber);
+    // With one subscriber in the process, a thread without it that comes first to a place switches that place off for all.
+    let (subscriber, _another) = (told.subscriber(), told.subscriber());
+    let _guard = tracing::dispatcher::set_default(&subscriber);
     let consumer = ScriptedConsumer::new("ship").at(0, Step::fail("no answer"));
     let mut spec = Spec::new(filled(1), MemoryCursors::new(), consumer).to_head();
     let error = run_forever(&mut spec, RunForever::new(), std::future::pending()).await.unwrap_err();
@@ -162,6 +162,13 @@ async fn each_failure_is_told_once() {
 /// What was told to `tracing`.
 #[derive(Clone, Default)]
 struct Told(Arc<Mutex<Vec<u8>>>);
+
+impl Told {
+    fn subscriber(&self) -> tracing::Dispatch {
+        let writer = self.clone();
+        tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish().into()
+    }
+}
 
 impl std::io::Write for Told {
     fn write(&mut self, text: &[u8]) -> std::io::Result<usize> {
