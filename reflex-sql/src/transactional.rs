@@ -207,7 +207,7 @@ impl<D: Dialect> Ledger<D> {
         last: &Cursor,
     ) -> reflex_core::Result<Option<Moved<D>>> {
         loop {
-            let in_doubt = self.resolve().await?;
+            let in_doubt = lock(&self.slot).doubtful().cloned();
             let from = match lock(&self.slot).plan(first, last) {
                 Plan::Done => return Ok(None),
                 Plan::Read => return Err(self.not_read()),
@@ -262,7 +262,7 @@ impl<D: Dialect> Ledger<D> {
     /// Moves the cursor by itself.
     async fn set(&self, cursor: &Cursor) -> reflex_core::Result<()> {
         loop {
-            let in_doubt = self.resolve().await?;
+            let in_doubt = lock(&self.slot).doubtful().cloned();
             let from = lock(&self.slot).stored().cloned().flatten();
             if let Some(from) = &from {
                 check_forward(&self.consumer, from, cursor)?;
@@ -276,15 +276,6 @@ impl<D: Dialect> Ledger<D> {
             lock(&self.slot).refused(earlier);
             self.refused(in_doubt, from.as_ref()).await?;
         }
-    }
-
-    /// Reads the cursor if the outcome of a write is not known. Returns the cursor that such a write may still store.
-    async fn resolve(&self) -> reflex_core::Result<Option<Cursor>> {
-        if lock(&self.slot).doubtful().is_some() {
-            let stored = Box::pin(self.table.get(&self.consumer)).await?;
-            lock(&self.slot).read(stored);
-        }
-        Ok(lock(&self.slot).doubtful().cloned())
     }
 
     /// The cursor was not where it was believed to be. That is no error if a write of our own has come late.

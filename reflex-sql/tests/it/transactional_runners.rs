@@ -3,7 +3,7 @@
 use std::{env, time::Duration};
 
 use futures_util::future::join_all;
-use reflex_core::{Consumer, CursorStore, Event, Progress, Spec, run};
+use reflex_core::{Consumer, CursorStore, Event, HandlerError, Progress, Spec, run};
 use reflex_sql::{CursorsTable, CursorsTableOptions, TransactionalCursors};
 use reflex_testing::{
     conformance::{CursorCapabilities, cursor_store},
@@ -370,6 +370,27 @@ async fn one_connection_is_enough_on_sqlite() -> Result<()> {
     let Err(error) = timeout(PATIENCE * 3, Box::pin(run(&mut spec))).await?;
     assert!(error.is_head_reached(), "{}", with_causes(&error));
     shop.assert(1..=20, Some(20)).await
+}
+
+/// As SQLite does by itself when a disk is full. The only connection of a pool has to be fit for the next transaction.
+#[tokio::test]
+async fn a_transaction_that_is_gone_leaves_a_fit_connection_on_sqlite() -> Result<()> {
+    let shop = Shop::<Sqlite>::with_events(0).await?;
+    let options = shop.bench.namespace.pool.connect_options();
+    let pool = sqlx::sqlite::SqlitePoolOptions::new().max_connections(1).connect_with((*options).clone()).await?;
+    let cursors = TransactionalCursors::new(CursorsTable::open(&pool, "cursors").await?);
+    let mut consumer = cursors.consumer("shop", |mut tx, event: Event| async move {
+        write(&mut tx, &event).await?;
+        if event.id() != &3.into() {
+            Sqlite::run(&mut tx, "rollback").await?;
+        }
+        if event.id() == &2.into() { Err(HandlerError::new("the disk is full")) } else { Ok(()) }
+    });
+    cursors.get("shop").await?;
+    assert!(consumer.consume(event(1)).await.is_err());
+    assert!(consumer.consume(event(2)).await.is_err());
+    assert_eq!(consumer.consume(event(3)).await?, Progress::Done);
+    shop.assert([3], Some(3)).await
 }
 
 macro_rules! conforms {
