@@ -427,12 +427,7 @@ async fn a_lost_connection_is_an_error_that_leaves_nothing_half_done() -> Result
     sqlx::query("select * from consumer_errors_positions for update").execute(&mut *holder).await?;
     let table = letters.table.clone();
     let put = tokio::spawn(async move { table.put("billing", &event(2, "order-2"), &no()).await });
-    reflex_testing::eventually("the put to wait", Duration::from_secs(60), || async {
-        let blocked = "select count(*) from pg_locks l join pg_stat_activity a on a.pid = l.pid
-            where not l.granted and a.query like 'insert into \"consumer_errors_positions\"%'";
-        letters.numbers(blocked).await.is_ok_and(|waiting| waiting[0] > 0)
-    })
-    .await;
+    wait_for_a_blocked_writer(&letters).await;
     let kill = "select pg_terminate_backend(a.pid)::int::bigint from pg_stat_activity a
         where a.wait_event_type = 'Lock' and pg_backend_pid() = any(pg_blocking_pids(a.pid))";
     sqlx::query(kill).execute(&mut *holder).await?;
@@ -443,4 +438,34 @@ async fn a_lost_connection_is_an_error_that_leaves_nothing_half_done() -> Result
     letters.table.put("billing", &event(2, "order-2"), &no()).await?;
     assert!(cause(&error).as_database().is_some());
     Ok(())
+}
+
+/// The letter goes away after it was seen, while the park waits for whoever redrives it.
+#[tokio::test]
+#[ignore = "needs Postgres: cargo xtask test"]
+async fn nothing_is_parked_behind_a_letter_that_goes_away_at_that_moment() -> Result<()> {
+    let letters = Letters::<sqlx::Postgres>::new(options()).await?;
+    letters.table.put("billing", &event(1, "order-1"), &no()).await?;
+    let mut redriver = letters.namespace.pool.begin().await?;
+    sqlx::query("select * from consumer_errors_positions for update").execute(&mut *redriver).await?;
+    let table = letters.table.clone();
+    let park = tokio::spawn(async move { table.park_behind("billing", &[event(2, "order-1")]).await });
+    wait_for_a_blocked_writer(&letters).await;
+    sqlx::query("delete from consumer_errors_letters").execute(&mut *redriver).await?;
+    redriver.commit().await?;
+    assert_eq!(park.await??, [false]);
+    assert!(letters.table.list(None, 10).await?.is_empty());
+    Ok(())
+}
+
+/// Until a writer of this namespace waits for the lock of a consumer.
+async fn wait_for_a_blocked_writer(letters: &Letters<sqlx::Postgres>) {
+    let blocked = "select count(*) from pg_stat_activity a
+        where a.query like 'insert into \"consumer_errors_positions\"%' and exists (
+            select from pg_locks l join pg_class c on c.oid = l.relation
+            where l.pid = any(pg_blocking_pids(a.pid)) and c.relnamespace = current_schema()::regnamespace)";
+    reflex_testing::eventually("a writer to wait", Duration::from_secs(60), || async {
+        letters.numbers(blocked).await.is_ok_and(|blocked| blocked[0] > 0)
+    })
+    .await;
 }
