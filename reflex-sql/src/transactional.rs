@@ -46,10 +46,11 @@ use crate::{
 /// redriven again.
 ///
 /// What hands over events in another order than that of the stream does not compose: an event at or before the cursor is
-/// refused as one that somebody else handled. Nor does what gives the consumer another name, as shards do.
+/// refused as one that somebody else handled. Nor does what gives the consumer another name: inside a shard, make it with the
+/// name that the shard has.
 ///
-/// The store needs no [`BufferedCursors`](reflex_core::BufferedCursors) around it: for events that were handled it does
-/// nothing.
+/// For events that were handled the store does nothing. Those that were skipped, as most are in a shard, are a write each: a
+/// [`BufferedCursors`](reflex_core::BufferedCursors) around it makes one of many.
 ///
 /// # Cost
 ///

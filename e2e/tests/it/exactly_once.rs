@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
-use reflex_e2e::{Backend, check_all_effects, duration, make_effects, seed};
+use reflex_core::{BufferedCursors, CursorStore, Event, Spec};
+use reflex_e2e::{Backend, check_all_effects, duration, make_effects, seed, write_effects};
+use reflex_sql::{CursorsTable, EventsTable, TransactionalCursors};
+use rpatterns::{Key, batch_by_len, shard};
 use sqlx::{MySql, Postgres, Sqlite};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -57,6 +60,29 @@ async fn rivals_on_mariadb() {
 #[tokio::test(flavor = "multi_thread")]
 async fn rivals_on_sqlite() {
     rivals("rivals_sqlite", Namespace::<Sqlite>::sqlite().await).await;
+}
+
+/// A shard has the name of the transactional consumer inside it.
+#[tokio::test(flavor = "multi_thread")]
+async fn shards_on_sqlite() {
+    let namespace = Namespace::<Sqlite>::sqlite().await;
+    let last = set_up(&namespace, &mut StdRng::seed_from_u64(seed("shards").unwrap())).await;
+    let (pool, cursors) = (&namespace.pool, CursorsTable::open(&namespace.pool, "cursors").await.unwrap());
+    let (events, cursors) = (EventsTable::open(pool, "events").await.unwrap(), TransactionalCursors::new(cursors));
+    for m in 1..=2 {
+        let name = format!("shop_{m}_of_2");
+        let consumer = cursors.consumer(name.as_str(), |mut tx, events: Vec<Event>| async move {
+            write_effects::<Sqlite>(&mut tx, &events).await
+        });
+        let consumer = batch_by_len(100, consumer);
+        let consumer = shard(m, 2, Key::by_foreign_id(), consumer).unwrap().named(name.as_str());
+        let buffered = BufferedCursors::new(cursors.clone());
+        let end = reflex_core::run(&mut Spec::new(events.clone(), buffered, consumer).to_head()).await.unwrap_err();
+        assert!(end.is_head_reached(), "{end}");
+        assert!(cursors.get(&name).await.unwrap().unwrap().as_i64().unwrap() > 0);
+    }
+    assert_eq!(check_all_effects(pool).await.unwrap() as u64, last);
+    namespace.remove().await;
 }
 
 /// One process after the other is killed somewhere in its share of the events.
