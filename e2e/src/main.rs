@@ -24,9 +24,9 @@ async fn main() -> Result<()> {
     let args: Vec<String> = env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     match args.as_slice() {
-        [url, rest @ ..] if url.starts_with("postgres:") => act::<Postgres>(url, rest).await,
-        [url, rest @ ..] if url.starts_with("mysql:") => act::<MySql>(url, rest).await,
-        [url, rest @ ..] if url.starts_with("sqlite:") => act::<Sqlite>(url, rest).await,
+        [url, rest @ ..] if url.starts_with("postgres:") => Box::pin(act::<Postgres>(url, rest)).await,
+        [url, rest @ ..] if url.starts_with("mysql:") => Box::pin(act::<MySql>(url, rest)).await,
+        [url, rest @ ..] if url.starts_with("sqlite:") => Box::pin(act::<Sqlite>(url, rest)).await,
         _ => bail!(
             "usage: reflex-e2e URL write SEED FIRST LAST SECONDS ROWS_PER_SECOND | URL consume NAME | \
                    URL lanes NAME LANES WINDOW | URL transact NAME LENGTH"

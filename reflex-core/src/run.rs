@@ -121,7 +121,7 @@ pub async fn run_until<S: StreamFunc, C: CursorStore, K: Consumer>(
     let shutdown = pin!(shutdown);
     let (mut request, requested) = Request::new(shutdown);
     let ended = requested.scope(engine.follow(&spec.stream, &spec.options, &mut request)).await;
-    let error = engine.close(ended).await;
+    let error = request.attend(engine.close(ended)).await;
     Err(error.in_consumer(&engine.name))
 }
 
@@ -166,7 +166,7 @@ impl<C: CursorStore, K: Consumer> Engine<'_, C, K> {
         };
         if end.is_stopped() || end.is_head_reached() || end.is_ended() {
             let progress = shutdown.attend(self.consumer.drain()).await.map_err(Error::from_handler)?;
-            self.settle(progress, None).await?;
+            shutdown.attend(self.settle(progress, None)).await?;
         }
         Err(end)
     }
@@ -220,7 +220,7 @@ impl<C: CursorStore, K: Consumer> Engine<'_, C, K> {
                     self.idle_at = None;
                     return Ok(item.unwrap_or_else(|| Err(Error::ended())));
                 }
-                () = idle(self.idle_at), if self.unflushed => self.flush().await?,
+                () = idle(self.idle_at), if self.unflushed => shutdown.attend(self.flush()).await?,
             }
         }
     }
@@ -242,7 +242,7 @@ impl<C: CursorStore, K: Consumer> Engine<'_, C, K> {
                 () = &mut *shutdown => return Ok(Err(Error::stopped())),
                 () = self.consumer.ready() => self.advance(shutdown).await?,
                 () = due.as_mut() => return Ok(Ok(())),
-                () = sleep_until(idle_at), if self.unflushed => self.flush().await?,
+                () = sleep_until(idle_at), if self.unflushed => shutdown.attend(self.flush()).await?,
             }
         }
     }
@@ -253,7 +253,7 @@ impl<C: CursorStore, K: Consumer> Engine<'_, C, K> {
         let outcome = shutdown.attend(consume_in_span(self.consumer, event.clone())).await;
         let slow = self.recorder.consumed(since) > SLOW;
         let settled = match outcome {
-            Ok(progress) => self.settle(progress, Some(event.id())).await,
+            Ok(progress) => shutdown.attend(self.settle(progress, Some(event.id()))).await,
             Err(error) => Err(Error::from_handler(error)),
         };
         settled.map_err(|error| error.at_event(&event))?;
@@ -266,7 +266,7 @@ impl<C: CursorStore, K: Consumer> Engine<'_, C, K> {
 
     async fn advance(&mut self, shutdown: &mut Request<'_, impl Future<Output = ()>>) -> Result<()> {
         let progress = shutdown.attend(self.consumer.advance()).await.map_err(Error::from_handler)?;
-        self.settle(progress, None).await
+        shutdown.attend(self.settle(progress, None)).await
     }
 
     /// Moves the cursor as far as the consumer allows.

@@ -2,17 +2,18 @@
 
 use std::{
     future::{pending, ready},
+    sync::Arc,
     time::Duration,
 };
 
 use reflex_core::{
-    BufferedCursors, Error, Event, MemoryCursors, Opened, Progress, Result, Shutdown, Spec, StreamFunc, StreamOptions,
-    consumer_fn, run_until,
+    BufferedCursors, Cursor, CursorStore, Error, Event, MemoryCursors, Opened, Progress, Result, Shutdown, Spec,
+    StreamFunc, StreamOptions, consumer_fn, run_until,
 };
 use reflex_testing::{Call, ScriptedConsumer, Step};
 use tokio::{
-    sync::oneshot,
-    time::{Instant, sleep},
+    sync::{Notify, oneshot},
+    time::{Instant, sleep, timeout},
 };
 
 use crate::support::{DEADLINE, filled, stored};
@@ -108,6 +109,53 @@ async fn while_consuming_finishes_the_event_in_hand_and_no_other() {
     let error = run_until(&mut spec, async { stopped.await.unwrap() }).await.unwrap_err();
     assert!(error.is_stopped());
     assert_eq!(stored(&cursors, "billing"), Some(1));
+}
+
+/// A store that needs something to happen outside before it has done its work.
+struct Waiting {
+    cursors: MemoryCursors,
+    asked: Notify,
+    answered: Notify,
+}
+
+impl Waiting {
+    async fn wait(&self) {
+        self.asked.notify_one();
+        self.answered.notified().await;
+    }
+}
+
+impl CursorStore for Waiting {
+    async fn get(&self, consumer: &str) -> Result<Option<Cursor>> {
+        self.cursors.get(consumer).await
+    }
+
+    async fn set(&self, consumer: &str, cursor: &Cursor) -> Result<()> {
+        self.wait().await;
+        self.cursors.set(consumer, cursor).await
+    }
+
+    async fn flush(&self) -> Result<()> {
+        self.wait().await;
+        Ok(())
+    }
+}
+
+/// Both may need the same connection, for example: who waits for it and is not asked again would keep it from all others.
+#[tokio::test]
+async fn goes_on_being_asked_while_cursors_are_written() {
+    let store = Waiting { cursors: MemoryCursors::new(), asked: Notify::new(), answered: Notify::new() };
+    let store = Arc::new(store);
+    let shutdown = async {
+        loop {
+            store.asked.notified().await;
+            store.answered.notify_one();
+        }
+    };
+    let mut spec = Spec::new(filled(3), store.clone(), ScriptedConsumer::new("billing")).to_head();
+    let end = timeout(DEADLINE, run_until(&mut spec, shutdown)).await.expect("cursors are written").unwrap_err();
+    assert!(end.is_head_reached());
+    assert_eq!(stored(&store.cursors, "billing"), Some(3));
 }
 
 #[tokio::test]
