@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    sync::{Arc, Mutex},
+    sync::{Arc, LazyLock, Mutex},
     time::Duration,
 };
 
@@ -13,6 +13,7 @@ use reflex_sql::{EventsTable, EventsTableOptions};
 use reflex_testing::eventually;
 use sqlx::Pool;
 use tokio::{select, time::timeout};
+use tracing::{Dispatch, subscriber::NoSubscriber};
 
 use crate::support::{Namespace, PATIENCE, run};
 
@@ -102,6 +103,9 @@ struct Log(Arc<Mutex<Vec<u8>>>);
 
 impl Log {
     fn capture(&self) -> tracing::subscriber::DefaultGuard {
+        // With one subscriber in the process, a thread without it that comes to a place first switches it off for all.
+        static ANOTHER: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(NoSubscriber::default()));
+        LazyLock::force(&ANOTHER);
         let log = self.clone();
         let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || log.clone()).finish();
         tracing::subscriber::set_default(subscriber)

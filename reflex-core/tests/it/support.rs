@@ -1,7 +1,7 @@
 //! What many of the tests need.
 
 use std::{
-    sync::{Arc, Mutex},
+    sync::{Arc, LazyLock, Mutex},
     time::Duration,
 };
 
@@ -12,6 +12,7 @@ use reflex_core::{
     StreamFunc, StreamOptions,
 };
 use tokio::task::yield_now;
+use tracing::{Dispatch, subscriber::NoSubscriber};
 
 /// No wait of a test takes longer, unless it fails.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
@@ -136,4 +137,11 @@ impl Scrape {
     pub(crate) fn consumer(&self, name: &str, consumer: &str) -> Option<f64> {
         self.value(&format!("{name}{{consumer_name=\"{consumer}\"}}"))
     }
+}
+
+/// Makes a subscriber of one thread reliable: with only one in the process, a thread without it that comes to a place first
+/// switches that place off for all.
+pub(crate) fn keep_places_on() {
+    static ANOTHER: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(NoSubscriber::default()));
+    LazyLock::force(&ANOTHER);
 }

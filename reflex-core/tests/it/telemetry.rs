@@ -5,8 +5,11 @@ use opentelemetry_sdk::trace::{InMemorySpanExporter, SdkTracerProvider};
 use reflex_core::{MemoryCursors, MemoryEvents, NewEvent, SpanContext, Spec, consumer_fn, run};
 use tracing_subscriber::layer::SubscriberExt;
 
+use crate::support::keep_places_on;
+
 #[tokio::test]
 async fn a_trace_goes_from_the_producer_through_the_event_to_the_consumer() {
+    keep_places_on();
     let exporter = InMemorySpanExporter::default();
     let provider = SdkTracerProvider::builder().with_simple_exporter(exporter.clone()).build();
     let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));

@@ -60,6 +60,7 @@ impl<S: Subscriber> Layer<S> for Captured {
 }
 
 fn capture(level: LevelFilter) -> (Captured, tracing::subscriber::DefaultGuard) {
+    crate::support::keep_places_on();
     let captured = Captured::default();
     let subscriber = tracing_subscriber::registry().with(captured.clone().with_filter(level));
     (captured, tracing::subscriber::set_default(subscriber))
