@@ -1,6 +1,6 @@
 use std::fmt;
 
-use reflex_core::{Consumer, Event, HandlerError, Input, Metrics, Monitoring, Progress, Result};
+use reflex_core::{Consumer, Event, HandlerError, Input, Metrics, Progress, Result};
 
 use crate::isolate::{self, Outlet};
 
@@ -50,9 +50,7 @@ impl<K> BestEffort<K> {
 }
 
 impl<T: Input, K: Consumer<T>> Consumer<T> for BestEffort<K> {
-    fn name(&self) -> &str {
-        self.inner.name()
-    }
+    forward_the_rest!();
 
     async fn consume(&mut self, input: T) -> Result<Progress, HandlerError> {
         isolate::hand_over(&mut self.inner, input, &self.log).await
@@ -60,26 +58,6 @@ impl<T: Input, K: Consumer<T>> Consumer<T> for BestEffort<K> {
 
     async fn reset(&mut self) -> Result<(), HandlerError> {
         self.inner.reset().await
-    }
-
-    async fn ready(&mut self) {
-        self.inner.ready().await;
-    }
-
-    async fn advance(&mut self) -> Result<Progress, HandlerError> {
-        self.inner.advance().await
-    }
-
-    async fn drain(&mut self) -> Result<Progress, HandlerError> {
-        self.inner.drain().await
-    }
-
-    async fn stop(&mut self) -> Result<(), HandlerError> {
-        self.inner.stop().await
-    }
-
-    fn monitoring(&self) -> Monitoring {
-        self.inner.monitoring()
     }
 }
 

@@ -1,6 +1,6 @@
 use std::{collections::VecDeque, fmt, pin::pin, time::Duration};
 
-use reflex_core::{Consumer, Error, HandlerError, Monitoring, Progress, Shutdown};
+use reflex_core::{Consumer, Error, HandlerError, Progress, Shutdown};
 use tokio::{
     select,
     time::{Instant, sleep},
@@ -114,9 +114,7 @@ impl<K> RateLimit<K> {
 }
 
 impl<T: Send, K: Consumer<T>> Consumer<T> for RateLimit<K> {
-    fn name(&self) -> &str {
-        self.inner.name()
-    }
+    forward_the_rest!();
 
     async fn consume(&mut self, input: T) -> Result<Progress, HandlerError> {
         let advanced = self.admit().await?;
@@ -134,26 +132,6 @@ impl<T: Send, K: Consumer<T>> Consumer<T> for RateLimit<K> {
     async fn reset(&mut self) -> Result<(), HandlerError> {
         self.check()?;
         self.inner.reset().await
-    }
-
-    async fn ready(&mut self) {
-        self.inner.ready().await;
-    }
-
-    async fn advance(&mut self) -> Result<Progress, HandlerError> {
-        self.inner.advance().await
-    }
-
-    async fn drain(&mut self) -> Result<Progress, HandlerError> {
-        self.inner.drain().await
-    }
-
-    async fn stop(&mut self) -> Result<(), HandlerError> {
-        self.inner.stop().await
-    }
-
-    fn monitoring(&self) -> Monitoring {
-        self.inner.monitoring()
     }
 }
 

@@ -1,7 +1,7 @@
 use std::{collections::HashMap, fmt, pin::Pin, sync::Arc, time::Duration};
 
 use reflex_core::{
-    AttemptStore, Consumer, Cursor, Error, Event, HandlerError, Input, Metrics, Monitoring, Progress, Result, Shutdown,
+    AttemptStore, Consumer, Cursor, Error, Event, HandlerError, Input, Metrics, Progress, Result, Shutdown,
 };
 use tokio::{select, time::sleep};
 
@@ -201,9 +201,7 @@ where
     D: IntoIterator<Item = Duration> + Clone + Send,
     K: Consumer<T>,
 {
-    fn name(&self) -> &str {
-        self.inner.name()
-    }
+    forward_the_rest!();
 
     async fn consume(&mut self, input: T) -> Result<Progress, HandlerError> {
         self.attempt(input, How::Consume).await
@@ -216,26 +214,6 @@ where
     async fn reset(&mut self) -> Result<(), HandlerError> {
         self.counts.load(self.inner.name()).await?;
         self.inner.reset().await
-    }
-
-    async fn ready(&mut self) {
-        self.inner.ready().await;
-    }
-
-    async fn advance(&mut self) -> Result<Progress, HandlerError> {
-        self.inner.advance().await
-    }
-
-    async fn drain(&mut self) -> Result<Progress, HandlerError> {
-        self.inner.drain().await
-    }
-
-    async fn stop(&mut self) -> Result<(), HandlerError> {
-        self.inner.stop().await
-    }
-
-    fn monitoring(&self) -> Monitoring {
-        self.inner.monitoring()
     }
 }
 

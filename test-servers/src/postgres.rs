@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use crate::error::{Error, Result};
 use crate::programs::{Programs, debian_postgres_folders};
 use crate::sandbox::Sandbox;
-use crate::server::{Program, Server};
+use crate::server::{Program, Server, server_methods};
 
 const PROGRAMS: Programs =
     Programs { variable: "REFLEX_POSTGRES_BIN_DIR", package: "postgresql", usual: debian_postgres_folders };
@@ -105,28 +105,11 @@ impl Postgres {
         format!("postgres://{SUPERUSER}@{addr}/{database}")
     }
 
-    /// The address on which the server listens, the same after a restart.
-    pub fn addr(&self) -> SocketAddr {
-        self.server.addr()
-    }
-
-    /// The id of the server's main process; None while it is stopped.
-    pub fn pid(&self) -> Option<u32> {
-        self.server.pid()
-    }
+    server_methods!();
 
     /// The folder with the server's data.
     pub fn data_dir(&self) -> PathBuf {
         self.server.sandbox.path(DATA)
-    }
-
-    /// Everything the server has logged.
-    ///
-    /// # Errors
-    ///
-    /// If the log cannot be read.
-    pub fn log(&self) -> Result<String> {
-        self.server.log()
     }
 
     /// Stops the server and waits for its end; does nothing if it is stopped.
@@ -136,15 +119,6 @@ impl Postgres {
     /// If it does not stop within a minute.
     pub fn stop(&self, mode: StopMode) -> Result<()> {
         self.server.stop(mode.signal())
-    }
-
-    /// Kills all processes of the server with SIGKILL; does nothing if it is stopped.
-    ///
-    /// # Errors
-    ///
-    /// If they are not gone within ten seconds.
-    pub fn kill(&self) -> Result<()> {
-        self.server.kill()
     }
 
     /// Starts the server again with the same port and data, after a fast stop if it runs.

@@ -7,7 +7,7 @@ use rustix::process::Signal;
 use crate::error::Result;
 use crate::programs::{Programs, system_folders};
 use crate::sandbox::Sandbox;
-use crate::server::{Program, Server};
+use crate::server::{Program, Server, server_methods};
 
 const PROGRAMS: Programs =
     Programs { variable: "REFLEX_REDIS_BIN_DIR", package: "redis-server", usual: system_folders };
@@ -77,28 +77,11 @@ impl Redis {
         format!("redis://{addr}/")
     }
 
-    /// The address on which the server listens, the same after a restart.
-    pub fn addr(&self) -> SocketAddr {
-        self.server.addr()
-    }
-
-    /// The id of the server's process; None while it is stopped.
-    pub fn pid(&self) -> Option<u32> {
-        self.server.pid()
-    }
+    server_methods!();
 
     /// The folder with the server's data.
     pub fn data_dir(&self) -> PathBuf {
         self.server.sandbox.folder().to_path_buf()
-    }
-
-    /// Everything the server has logged.
-    ///
-    /// # Errors
-    ///
-    /// If the log cannot be read.
-    pub fn log(&self) -> Result<String> {
-        self.server.log()
     }
 
     /// Shuts the server down cleanly and waits for its end; does nothing if it is stopped.
@@ -108,15 +91,6 @@ impl Redis {
     /// If it does not stop within a minute.
     pub fn stop(&self) -> Result<()> {
         self.server.stop(Signal::TERM)
-    }
-
-    /// Kills the server with SIGKILL; does nothing if it is stopped.
-    ///
-    /// # Errors
-    ///
-    /// If it is not gone within ten seconds.
-    pub fn kill(&self) -> Result<()> {
-        self.server.kill()
     }
 
     /// Starts the server again with the same port and data, after a clean stop if it runs.

@@ -20,6 +20,40 @@ const LOG_LINES_IN_ERROR: usize = 40;
 /// How often another port is tried when somebody else was faster to listen on the chosen one.
 const PORT_TRIES: usize = 3;
 
+/// What can be done with every server.
+macro_rules! server_methods {
+    () => {
+        /// The address on which the server listens, the same after a restart.
+        pub fn addr(&self) -> std::net::SocketAddr {
+            self.server.addr()
+        }
+
+        /// The id of the server's main process; None while it is stopped.
+        pub fn pid(&self) -> Option<u32> {
+            self.server.pid()
+        }
+
+        /// Everything the server has logged.
+        ///
+        /// # Errors
+        ///
+        /// If the log cannot be read.
+        pub fn log(&self) -> Result<String> {
+            self.server.log()
+        }
+
+        /// Kills all processes of the server with SIGKILL; does nothing if it is stopped.
+        ///
+        /// # Errors
+        ///
+        /// If they are not gone within ten seconds.
+        pub fn kill(&self) -> Result<()> {
+            self.server.kill()
+        }
+    };
+}
+pub(crate) use server_methods;
+
 /// What differs between the database servers.
 pub(crate) trait Program: Debug {
     const NAME: &'static str;
