@@ -1,4 +1,7 @@
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use crate::{Cursor, Event, HandlerError, Result};
 
@@ -87,6 +90,17 @@ pub trait DeadLetterStore: Send + Sync {
     /// As [`put`](DeadLetterStore::put).
     fn park_behind(&self, consumer: &str, events: &[Event]) -> impl Future<Output = Result<Vec<bool>>> + Send;
 
+    /// The ids of all events that are put aside for a consumer and open.
+    ///
+    /// # Errors
+    ///
+    /// If the store cannot be read.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future changes nothing.
+    fn open_events(&self, consumer: &str) -> impl Future<Output = Result<HashSet<Cursor>>> + Send;
+
     /// Takes the oldest letter whose redrive was requested, for this caller alone. An event that is parked is not taken
     /// while an earlier one of its foreign id is open.
     ///
@@ -150,6 +164,10 @@ impl<S: DeadLetterStore> DeadLetterStore for Arc<S> {
 
     async fn park_behind(&self, consumer: &str, events: &[Event]) -> Result<Vec<bool>> {
         S::park_behind(self, consumer, events).await
+    }
+
+    async fn open_events(&self, consumer: &str) -> Result<HashSet<Cursor>> {
+        S::open_events(self, consumer).await
     }
 
     async fn claim(&self, consumer: &str) -> Result<Option<DeadLetter>> {

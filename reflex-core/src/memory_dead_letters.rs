@@ -1,5 +1,5 @@
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -217,6 +217,10 @@ impl DeadLetterStore for MemoryDeadLetters {
     async fn park_behind(&self, consumer: &str, events: &[Event]) -> Result<Vec<bool>> {
         let mut letters = self.operate()?;
         events.iter().map(|event| letters.park_behind(consumer, event)).collect()
+    }
+
+    async fn open_events(&self, consumer: &str) -> Result<HashSet<Cursor>> {
+        Ok(self.operate()?.of(consumer).map(|entry| entry.letter.event.id().clone()).collect())
     }
 
     async fn claim(&self, consumer: &str) -> Result<Option<DeadLetter>> {

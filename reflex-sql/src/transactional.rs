@@ -10,7 +10,7 @@ use crate::{
     CursorsTable,
     dialect::Dialect,
     error::Problem,
-    position::{Finding, Move, Plan, Position},
+    position::{Finding, Move, Plan, Position, is_ahead},
     table::Lease,
     transactional_consumer::{FnHandler, TransactionalConsumer, TransactionalHandler},
     tx::{Open, Tx},
@@ -43,7 +43,7 @@ use crate::{
 /// Batches, retries and what skips or puts aside events compose with it. A batch costs one transaction, which begins when
 /// the whole batch is in hand. The cursor of what was not handled moves by itself. What was put aside is redriven in a
 /// transaction that leaves the cursor where it is; should the process die between its commit and that of the letter, it is
-/// redriven again.
+/// redriven again. An event that the cursor has not passed is refused: the stream delivers it once more.
 ///
 /// What hands over events in another order than that of the stream does not compose: an event at or before the cursor is
 /// refused as one that somebody else handled. Nor does what gives the consumer another name: inside a shard, make it with the
@@ -225,6 +225,23 @@ impl<D: Dialect> Ledger<D> {
     }
 
     /// Begins a transaction that leaves the cursor where it is.
+    /// Refuses an event that the cursor has not passed: the stream delivers it again, and it would take effect twice.
+    pub(crate) async fn check_passed(&self, event: &Cursor) -> reflex_core::Result<()> {
+        let known = lock(&self.slot).stored().cloned();
+        let stored = match known {
+            Some(stored) if !is_ahead(event, stored.as_ref()) => stored,
+            _ => self.table.get(&self.consumer).await?,
+        };
+        if is_ahead(event, stored.as_ref()) {
+            return Err(Error::invalid(format!(
+                "redrive event {event} of consumer `{}`: its cursor has not passed the event yet, so that the stream delivers it \
+                 again; request the redrive once more when it has",
+                self.consumer
+            )));
+        }
+        Ok(())
+    }
+
     pub(crate) async fn begin_aside(&self, idle: &mut Option<Lease<D>>) -> reflex_core::Result<Open<D>> {
         let begun = Box::pin(self.table.begin_aside(idle.take(), &self.consumer)).await;
         begun.map_err(|error| self.failed("begin the transaction", error))

@@ -178,6 +178,9 @@ where
     }
 
     async fn redrive(&mut self, input: T) -> Result<Progress, HandlerError> {
+        if let Some(event) = input.events().last() {
+            self.ledger.check_passed(event.id()).await?;
+        }
         let open = self.ledger.begin_aside(&mut self.connection).await?;
         let open = self.handle(open, input).await?;
         let connection = self.ledger.commit_aside(open).await?;

@@ -1,6 +1,6 @@
-use std::{fmt, mem, sync::Arc, time::Duration};
+use std::{collections::HashSet, fmt, mem, sync::Arc, time::Duration};
 
-use reflex_core::{Consumer, DeadLetterStore, Error, Event, HandlerError, Input, Monitoring, Progress, Result};
+use reflex_core::{Consumer, Cursor, DeadLetterStore, Error, Event, HandlerError, Input, Monitoring, Progress, Result};
 use tokio::{
     select,
     time::{Instant, sleep_until},
@@ -25,6 +25,12 @@ const REDRIVE_INTERVAL: Duration = Duration::from_secs(10);
 /// Every error counts, also that of a database that is down, which spoils all events alike. Retry for long enough inside of
 /// it, or say [`when`](DeadLetterConsumer::when) an event is to blame. Errors that [`is_expected`](HandlerError::is_expected),
 /// and those by which a transactional consumer says that another one [runs](HandlerError::is_fenced), end the run in any case.
+///
+/// Events that are open when a run begins are not handed over should the stream deliver them again, as it does if the run
+/// before ended between putting one aside and moving the cursor. They are redriven or discarded as all others.
+///
+/// A retry inside tries a batch, and in the end each single event that fails, as often as it is told to; the parts in between,
+/// which only say where to look next, once.
 ///
 /// The handler may see events of a failed batch again, those before the one that spoils it too. Put it around the handler,
 /// inside of what collects or spreads events: `batch(100, period, dead_letter(store, retry(delays, handler)))`. A consumer
@@ -60,7 +66,7 @@ const REDRIVE_INTERVAL: Duration = Duration::from_secs(10);
 pub fn dead_letter<S: DeadLetterStore, K>(store: S, inner: K) -> DeadLetterConsumer<S, K> {
     DeadLetterConsumer {
         inner,
-        letters: Letters { store, when: None, whole_batches: false, park: false },
+        letters: Letters { store, when: None, whole_batches: false, park: false, open: HashSet::new() },
         interval: REDRIVE_INTERVAL,
         look_at: None,
         due: Due::Nothing,
@@ -111,6 +117,9 @@ impl<S, K> DeadLetterConsumer<S, K> {
     /// Keeps the order of events of the same foreign id: once one of them is put aside, later ones are put aside behind it
     /// without being handled, until it was redriven with success or discarded. Default: later ones are handled.
     ///
+    /// A request for a redrive is about what is put aside at that moment. What arrives while it is done goes on waiting, and
+    /// needs another request; the foreign id is free when none of its events is open.
+    ///
     /// The store is asked about each input before it is handed over. It bounds how much can be put aside.
     #[must_use]
     pub fn park_by_key(mut self) -> Self {
@@ -155,6 +164,7 @@ impl<T: Input, S: DeadLetterStore, K: Consumer<T>> Consumer<T> for DeadLetterCon
         }
         self.due = Due::Nothing;
         self.look_at = Some(Instant::now());
+        self.letters.open = self.letters.store.open_events(self.inner.name()).await?;
         self.inner.reset().await
     }
 
@@ -215,9 +225,20 @@ pub(crate) struct Letters<S> {
     when: Option<When>,
     whole_batches: bool,
     park: bool,
+    /// The events that were open when the run began. If the stream delivers one again, because the cursor had not moved over
+    /// it, it is still put aside, or was redriven since.
+    open: HashSet<Cursor>,
 }
 
 impl<S: DeadLetterStore> Letters<S> {
+    /// What is left of an input without what was put aside before the run began.
+    fn without_open<T: Input>(&self, input: T) -> Option<T> {
+        if self.open.is_empty() {
+            return Some(input);
+        }
+        input.retain(|event| !self.open.contains(event.id()))
+    }
+
     /// Answers for each event whether it is parked behind another one.
     async fn park(&self, consumer: &str, events: &[Event]) -> Result<Vec<bool>> {
         let parked = self.store.park_behind(consumer, events).await?;
@@ -245,6 +266,7 @@ impl<S: DeadLetterStore> Outlet for Letters<S> {
     }
 
     async fn withhold<T: Input>(&self, consumer: &str, input: T) -> Result<Option<T>> {
+        let Some(input) = self.without_open(input) else { return Ok(None) };
         if !self.park {
             return Ok(Some(input));
         }

@@ -4,6 +4,17 @@ use reflex_core::{Consumer, Error, Event, HandlerError, Input, Progress, Result}
 
 use crate::answers::{ends_the_run, first, settled};
 
+tokio::task_local! {
+    /// Set while a part of a failed input is handed over that can be divided further.
+    static PART: ();
+}
+
+/// Whether what is handed over is a part of an input that failed before: its failure says where to look next, and to wait and
+/// try again would only take time.
+pub(crate) fn is_searching() -> bool {
+    PART.try_with(|()| ()).is_ok()
+}
+
 /// Where events go that could not be handled.
 pub(crate) trait Outlet: Send + Sync {
     /// The pattern's name, for its users.
@@ -46,7 +57,10 @@ pub(crate) async fn hand_over<T: Input, K: Consumer<T>, O: Outlet>(
         while failed.is_none()
             && let Some(part) = parts.pop()
         {
-            if let Attempt::Failed(part, error) = attempt(inner, part, outlet).await? {
+            let divisible = part.events().len() > 1;
+            let attempted = attempt(inner, part, outlet);
+            let attempted = if divisible { PART.scope((), attempted).await } else { attempted.await };
+            if let Attempt::Failed(part, error) = attempted? {
                 failed = Some((part, error));
             }
         }

@@ -8,6 +8,7 @@ use tokio::{select, time::sleep};
 use crate::{
     answers::{ends_the_run, first, settled},
     delays::jittered,
+    isolate::is_searching,
 };
 
 /// Hands an input to the consumer inside again when it failed, after the first delay, then after the second, and so on; when
@@ -138,6 +139,10 @@ where
         T: Input,
         K: Consumer<T>,
     {
+        if is_searching() {
+            let progress = self.inner.consume(input.clone()).await?;
+            return settled(progress, &input, "retry", self.inner.name());
+        }
         let event = first(&input);
         let mut failed = self.counts.of(event.id());
         loop {

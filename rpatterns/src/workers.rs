@@ -118,6 +118,9 @@ impl<K: Consumer + 'static> Workers<K> {
 
     /// Sets how many events may be on their way at once, done ones behind an unfinished one included. Default: 1,024.
     ///
+    /// A shutdown finishes what is on its way. If that takes longer than the service has to stop, with slow handlers and few
+    /// tasks, make the window smaller.
+    ///
     /// A window of zero is an error of each run.
     #[must_use]
     pub fn window(mut self, events: usize) -> Self {

@@ -12,11 +12,11 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 const LIMIT: Duration = Duration::from_secs(60);
-const URLS: [&str; 2] = ["REFLEX_TEST_POSTGRES_URL", "REFLEX_TEST_MARIADB_URL"];
+const URLS: [&str; 3] = ["REFLEX_TEST_POSTGRES_URL", "REFLEX_TEST_MARIADB_URL", "REFLEX_TEST_REDIS_URL"];
 const NEVER_ENDS: &str = r#"echo $$ > "$PLACE/cargo.pid"; exec sleep 1000"#;
 
 #[test]
-#[ignore = "needs Postgres and MariaDB: cargo xtask test"]
+#[ignore = "needs Postgres, MariaDB and Redis: cargo xtask test"]
 fn servers_run_until_a_signal() {
     for signal in [Signal::INT, Signal::TERM, Signal::HUP] {
         let place = Place::new("exit 1");
@@ -25,7 +25,7 @@ fn servers_run_until_a_signal() {
             let said = place.read("stdout");
             URLS.iter().all(|url| said.contains(&format!("export {url}="))) && said.ends_with('\n')
         });
-        assert_eq!(place.folders().len(), 2);
+        assert_eq!(place.folders().len(), URLS.len());
         kill_process(Pid::from_child(&task), signal).unwrap();
         assert!(end(&mut task).success());
         assert_eq!(place.folders(), Vec::<PathBuf>::new());
@@ -33,7 +33,7 @@ fn servers_run_until_a_signal() {
 }
 
 #[test]
-#[ignore = "needs Postgres and MariaDB: cargo xtask test"]
+#[ignore = "needs Postgres, MariaDB and Redis: cargo xtask test"]
 fn test_stops_on_a_signal_with_what_it_runs() {
     for signal in [Signal::INT, Signal::TERM] {
         let place = Place::new(NEVER_ENDS);
@@ -47,7 +47,7 @@ fn test_stops_on_a_signal_with_what_it_runs() {
 }
 
 #[test]
-#[ignore = "needs Postgres and MariaDB: cargo xtask test"]
+#[ignore = "needs Postgres, MariaDB and Redis: cargo xtask test"]
 fn test_stops_its_servers_when_tests_fail() {
     let place = Place::new(r#"env > "$PLACE/env"; exit 7"#);
     assert!(!end(&mut place.start("test")).success());

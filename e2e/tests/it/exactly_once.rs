@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
-use reflex_core::{BufferedCursors, CursorStore, Event, Spec};
+use reflex_core::{BufferedCursors, CursorStore, DeadLetterStore, Event, HandlerError, Selection, Spec, StreamOptions};
 use reflex_e2e::{Backend, check_all_effects, duration, make_effects, seed, write_effects};
-use reflex_sql::{CursorsTable, EventsTable, TransactionalCursors};
-use rpatterns::{Key, batch_by_len, shard};
+use reflex_sql::{CursorsTable, ErrorsTable, EventsTable, TransactionalCursors};
+use rpatterns::{Key, batch_by_len, dead_letter, redrive, shard};
 use sqlx::{MySql, Postgres, Sqlite};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -60,6 +60,39 @@ async fn rivals_on_mariadb() {
 #[tokio::test(flavor = "multi_thread")]
 async fn rivals_on_sqlite() {
     rivals("rivals_sqlite", Namespace::<Sqlite>::sqlite().await).await;
+}
+
+/// A run that ends between putting an event aside and moving the cursor: the stream delivers it again, and it is redriven.
+#[tokio::test(flavor = "multi_thread")]
+async fn put_aside_on_sqlite() {
+    let namespace = Namespace::<Sqlite>::sqlite().await;
+    let last = set_up(&namespace, &mut StdRng::seed_from_u64(seed("put_aside").unwrap())).await;
+    let (pool, cursors) = (&namespace.pool, CursorsTable::open(&namespace.pool, "cursors").await.unwrap());
+    let errors = ErrorsTable::open(pool, "consumer_errors").await.unwrap();
+    let (events, cursors) = (EventsTable::open(pool, "events").await.unwrap(), TransactionalCursors::new(cursors));
+    let stream = reflex_testing::collect(&events, StreamOptions::new()).await.unwrap();
+    for event in stream.iter().step_by(7) {
+        errors.put("shop", event, &HandlerError::new("killed before the cursor moved")).await.unwrap();
+    }
+    errors.request("shop", &Selection::All).await.unwrap();
+
+    let run = async || {
+        let consumer = cursors.consumer("shop", |mut tx, events: Vec<Event>| async move {
+            write_effects::<Sqlite>(&mut tx, &events).await
+        });
+        let consumer = batch_by_len(100, dead_letter(errors.clone(), consumer));
+        let end = reflex_core::run(&mut Spec::new(events.clone(), cursors.clone(), consumer).to_head()).await;
+        assert!(end.as_ref().unwrap_err().is_head_reached(), "{end:?}");
+    };
+    run().await;
+    errors.request("shop", &Selection::All).await.unwrap();
+    let consumer = cursors
+        .consumer("shop", |mut tx, events: Vec<Event>| async move { write_effects::<Sqlite>(&mut tx, &events).await });
+    redrive::<Vec<Event>, _, _>(&mut dead_letter(errors.clone(), consumer)).await.unwrap();
+    run().await;
+    assert!(errors.list(Some("shop"), 1).await.unwrap().is_empty());
+    assert_eq!(check_all_effects(pool).await.unwrap() as u64, last);
+    namespace.remove().await;
 }
 
 /// A shard has the name of the transactional consumer inside it.

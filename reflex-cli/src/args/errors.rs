@@ -61,7 +61,8 @@ Example:
     },
     /// Requests that events are handed to their consumer again, in their order.
     ///
-    /// An event that waits behind another one of its foreign id is redriven after that one; alone it is refused.
+    /// An event that waits behind another one of its foreign id is redriven after that one; alone it is refused. The request is
+    /// about what is put aside at this moment: events of the same foreign id that come meanwhile wait for another one.
     #[command(
         verbatim_doc_comment,
         after_long_help = "\

@@ -70,7 +70,7 @@ pub(crate) struct EventsTableArgs {
     pub(crate) name: String,
 }
 
-/// Creates or upgrades the default tables, `events` and `cursors`.
+/// Creates or upgrades the default tables: `events`, `cursors`, `consumer_errors` and what belongs to it.
 ///
 /// Nothing happens if they are up to date. A table of one of the names that was made by somebody else is left alone, with an
 /// error. A missing SQLite file is created.

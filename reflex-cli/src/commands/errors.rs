@@ -44,11 +44,11 @@ async fn administer<D: Dialect>(pool: &Pool<D>, command: &ErrorsCommand, output:
         }
         ErrorsCommand::Show { consumer, event, .. } => show(&errors, consumer, event, json, output).await,
         ErrorsCommand::Redrive { which, .. } => {
-            let what = "redriven by their consumer, with its own code, while it runs";
+            let what = "redriven by the consumer, with its own code, while it runs";
             tell(which, &redrive(&errors, which).await?, what, json, output).await
         }
         ErrorsCommand::Discard { which, .. } => {
-            let what = "given up: their consumer does not see them again";
+            let what = "left out for good";
             tell(which, &discard(&errors, which).await?, what, json, output).await
         }
     }

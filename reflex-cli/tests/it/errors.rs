@@ -57,7 +57,7 @@ async fn a_redrive_is_requested_in_order() {
     assert_eq!(objects(&redrive(&["--oldest", "2", "--dry-run", "--json"])).len(), 2);
     assert!(
         redrive(&["--all", "--dry-run"])
-            .ends_with("3 events would be redriven by their consumer, with its own code, while it runs\n")
+            .ends_with("3 events would be redriven by the consumer, with its own code, while it runs\n")
     );
     assert!(store.claim("billing").await.unwrap().is_none());
 
@@ -85,7 +85,7 @@ async fn what_is_discarded_is_history() {
 
     discard(&["--event", "3", "--dry-run"]);
     assert_eq!(store.list(Some("billing"), 10).await.unwrap().len(), 3);
-    assert!(discard(&["--event", "3"]).contains("1 event will be given up"));
+    assert!(discard(&["--event", "3"]).contains("1 event will be left out for good"));
     assert_eq!(objects(&discard(&["--all", "--json"])).len(), 2);
     assert!(fail(&mut database.reflex(&["errors", "discard", "billing", "--all"]), 1).contains("no such event"));
 

@@ -1,4 +1,4 @@
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use reflex_core::{AttemptStore, Cursor, DeadLetter, DeadLetterStore, Event, HandlerError, Result};
 
@@ -105,6 +105,16 @@ impl<D: Dialect> DeadLetterStore for ErrorsTable<D> {
             behind => behind.map(|_| vec![false; events.len()]),
         };
         parked.map_err(|error| error.into_store_error(attempted))
+    }
+
+    async fn open_events(&self, consumer: &str) -> Result<HashSet<Cursor>> {
+        let attempted = format!("list the open letters of consumer `{consumer}`");
+        let open = self.read(&attempted, async |conn: &mut D::Connection| {
+            let open = D::read_texts(conn, self.inner.sql.open.clone(), &[Value::Text(consumer)]).await;
+            open.map_err(self.failed(&attempted))
+        });
+        let open = open.await.map_err(|error| error.into_store_error(attempted))?;
+        Ok(open.into_iter().map(|(event, _)| event.into()).collect())
     }
 
     async fn claim(&self, consumer: &str) -> Result<Option<DeadLetter>> {

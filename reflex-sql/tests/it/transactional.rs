@@ -309,11 +309,17 @@ async fn a_redrive_leaves_the_cursor<D: Backend>() -> Result<()> {
         write(&mut tx, &event).await?;
         if event.id() == &1.into() { Err(HandlerError::new("no")) } else { Ok(()) }
     });
-    assert_eq!(consumer.redrive(event(2)).await?, Progress::Done);
-    shop.assert([2], None).await?;
+    let refused = consumer.redrive(event(2)).await.unwrap_err().to_string();
+    assert!(refused.contains("the stream delivers it again"), "{refused}");
     shop.cursors.get("shop").await?;
     assert_eq!(consumer.consume(event(4)).await?, Progress::Done);
     assert_eq!(consumer.redrive(event(3)).await?, Progress::Done);
+    assert!(consumer.redrive(event(5)).await.is_err(), "it is still to come");
+    let mut of_another_process = shop
+        .other_cursors()
+        .await?
+        .consumer("shop", |mut tx, event: Event| async move { write(&mut tx, &event).await });
+    assert_eq!(of_another_process.redrive(event(2)).await?, Progress::Done);
     assert!(consumer.redrive(event(1)).await.is_err());
     assert_eq!(consumer.consume(event(5)).await?, Progress::Done);
     consumer.stop().await?;

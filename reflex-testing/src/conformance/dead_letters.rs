@@ -165,6 +165,7 @@ where
         ("put", |bench| Box::pin(putting::put_aside(bench))),
         ("whole events", |bench| Box::pin(putting::whole_events(bench))),
         ("the first error stays", |bench| Box::pin(putting::the_first_error_stays(bench))),
+        ("open events", |bench| Box::pin(putting::open_events(bench))),
         ("opened again", |bench| Box::pin(putting::opened_again(bench))),
         ("the order is that of putting aside", |bench| Box::pin(putting::order(bench))),
         ("the bound", |bench| Box::pin(putting::bound(bench))),

@@ -11,7 +11,7 @@ use reflex_core::{
     Selection, Spec, consumer_fn, run, run_until,
 };
 use reflex_testing::{ScriptedConsumer, Step, eventually};
-use rpatterns::{batch_by_len, dead_letter, retry};
+use rpatterns::{batch_by_len, dead_letter, redrive, retry};
 use tokio::time::sleep;
 
 use crate::support::{DEADLINE, Notes, Scrape, append, chain, filled, stored};
@@ -92,6 +92,46 @@ async fn an_event_that_fails_is_put_aside_and_the_others_go_on() {
     assert_eq!(stored(&cursors, "charge"), Some(3));
     let letter = letters.open("charge").remove(0);
     assert_eq!((letter.event.foreign_id(), &*letter.error, letter.parked), ("order-2", "no such card", false));
+}
+
+/// The run before was killed after it had put events aside, and before it moved the cursor.
+#[tokio::test]
+async fn what_is_open_at_the_start_is_not_handed_over_when_it_is_delivered_again() {
+    let (cursors, letters, done) = (MemoryCursors::new(), MemoryDeadLetters::new(), Notes::new());
+    let events = filled(6);
+    let failing = dead_letter(letters.clone(), batches(&Poison::of([2, 5]), &Notes::new()));
+    let killed = Spec::new(events.clone(), MemoryCursors::new(), batch_by_len(6, failing));
+    assert!(run(&mut killed.to_head()).await.unwrap_err().is_head_reached());
+
+    let consumer = dead_letter(letters.clone(), batches(&Poison::default(), &done));
+    let mut spec = Spec::new(events, cursors.clone(), batch_by_len(6, consumer)).to_head();
+    assert!(run(&mut spec).await.unwrap_err().is_head_reached());
+    assert_eq!((done.all(), stored(&cursors, "index")), (vec![1, 3, 4, 6], Some(6)));
+    assert_eq!(open(&letters, "index"), [(2, false), (5, false)]);
+
+    letters.request("index", &Selection::All).unwrap();
+    redrive::<Vec<Event>, _, _>(&mut dead_letter(letters.clone(), batches(&Poison::default(), &done))).await.unwrap();
+    assert_eq!(done.all(), [1, 3, 4, 6, 2, 5]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn parts_of_a_batch_are_tried_once_and_a_single_event_as_often_as_the_retry_says() {
+    let tried: Notes<Vec<i64>> = Notes::new();
+    let noted = tried.clone();
+    let handler = consumer_fn("index", move |batch: Vec<Event>| {
+        let ids: Vec<_> = batch.iter().map(|event| event.id().as_i64().unwrap()).collect();
+        let failed = ids.contains(&2);
+        noted.add(ids);
+        async move { outcome(failed) }
+    });
+    let letters = MemoryDeadLetters::new();
+    let consumer = batch_by_len(4, dead_letter(letters.clone(), retry([SECOND, SECOND], handler)));
+    let mut spec = Spec::new(filled(4), MemoryCursors::new(), consumer).to_head();
+    assert!(run(&mut spec).await.unwrap_err().is_head_reached());
+    let whole = vec![1, 2, 3, 4];
+    let expected = [whole.clone(), whole.clone(), whole, vec![1, 2], vec![1], vec![2], vec![2], vec![2], vec![3, 4]];
+    assert_eq!(tried.all(), expected);
+    assert_eq!(open(&letters, "index"), [(2, false)]);
 }
 
 #[tokio::test]

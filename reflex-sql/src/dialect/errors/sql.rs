@@ -71,6 +71,8 @@ pub struct ErrorsSql {
     pub(crate) list: SqlStr,
     /// Consumer.
     pub(crate) attempts: SqlStr,
+    /// The events with an open letter, and their places. Consumer.
+    pub(crate) open: SqlStr,
     /// Consumer, event, attempts.
     pub(crate) set_attempts: SqlStr,
     /// Consumer, event.
@@ -155,6 +157,7 @@ impl ErrorsSql {
             errors: text.sql(&format!("{ERRORS} order by {{id}} desc limit ?")),
             errors_of: text.sql(&format!("{ERRORS} where {{consumer}} = ? order by {{id}} desc limit ?")),
             list: text.sql(&format!("{LETTERS}, null, null from {{letters}} order by created_at, consumer, position limit ?")),
+            open: text.sql("select event_id, position from {letters} where consumer = ?"),
             attempts: text.sql("select event_id, attempts from {attempts} where consumer = ?"),
             set_attempts: text.set_attempts(),
             forget_attempts: text.sql("delete from {attempts} where consumer = ? and event_id = ?"),

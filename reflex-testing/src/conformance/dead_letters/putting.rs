@@ -1,4 +1,4 @@
-use reflex_core::{DeadLetterStore, HandlerError, Selection};
+use reflex_core::{Cursor, DeadLetterStore, HandlerError, Selection};
 
 use super::{
     DeadLetterHarness,
@@ -48,6 +48,20 @@ pub(super) async fn the_first_error_stays<H: DeadLetterHarness>(bench: &Bench<H>
     put(&other, 1, "order-1", "third").await?;
     let open = bench.harness.open("billing").await?;
     ensure_equal("the errors", open.iter().map(|letter| letter.error.as_str()).collect(), vec!["first"])
+}
+
+pub(super) async fn open_events<H: DeadLetterHarness>(bench: &Bench<H>) -> Outcome {
+    let store = bench.store().await?;
+    ensure(store.open_events("billing").await?.is_empty(), || "there is none".into())?;
+    for (id, order) in [(1, "order-1"), (2, "order-2"), (3, "order-3")] {
+        put(&store, id, order, "no").await?;
+    }
+    park(&store, &[(4, "order-2")]).await?;
+    store.put("shipping", &event(5, "order-1"), &HandlerError::new("no")).await?;
+    bench.request(Selection::Event(1.into())).await?;
+    redrive(&store, 1).await?;
+    let open = bench.store().await?.open_events("billing").await?;
+    ensure_equal("the open events", open, [2, 3, 4].map(Cursor::from).into())
 }
 
 pub(super) async fn opened_again<H: DeadLetterHarness>(bench: &Bench<H>) -> Outcome {
