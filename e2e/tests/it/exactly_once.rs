@@ -81,15 +81,16 @@ async fn put_aside_on_sqlite() {
             write_effects::<Sqlite>(&mut tx, &events).await
         });
         let consumer = batch_by_len(100, dead_letter(errors.clone(), consumer));
-        let end = reflex_core::run(&mut Spec::new(events.clone(), cursors.clone(), consumer).to_head()).await;
+        let mut spec = Spec::new(events.clone(), cursors.clone(), consumer).to_head();
+        let end = Box::pin(reflex_core::run(&mut spec)).await;
         assert!(end.as_ref().unwrap_err().is_head_reached(), "{end:?}");
     };
-    run().await;
+    Box::pin(run()).await;
     errors.request("shop", &Selection::All).await.unwrap();
     let consumer = cursors
         .consumer("shop", |mut tx, events: Vec<Event>| async move { write_effects::<Sqlite>(&mut tx, &events).await });
     redrive::<Vec<Event>, _, _>(&mut dead_letter(errors.clone(), consumer)).await.unwrap();
-    run().await;
+    Box::pin(run()).await;
     assert!(errors.list(Some("shop"), 1).await.unwrap().is_empty());
     assert_eq!(check_all_effects(pool).await.unwrap() as u64, last);
     namespace.remove().await;
