@@ -309,7 +309,7 @@ async fn a_redrive_leaves_the_cursor<D: Backend>() -> Result<()> {
         write(&mut tx, &event).await?;
         if event.id() == &1.into() { Err(HandlerError::new("no")) } else { Ok(()) }
     });
-    let refused = consumer.redrive(event(2)).await.unwrap_err().to_string();
+    let refused = consumer.redrive(event(2)).await.expect_err("it is still to come").to_string();
     assert!(refused.contains("the stream delivers it again"), "{refused}");
     shop.cursors.get("shop").await?;
     assert_eq!(consumer.consume(event(4)).await?, Progress::Done);
