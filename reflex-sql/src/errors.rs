@@ -308,13 +308,13 @@ impl<D: Dialect> ErrorsTable<D> {
     /// Runs what only reads.
     async fn read<T>(&self, attempted: &str, query: impl AsyncFnOnce(&mut D::Connection) -> Result<T>) -> Result<T> {
         let attempted = || format!("{attempted} in table `{}`", self.inner.sql.table);
-        within(self.inner.options.deadline, attempted, async {
+        let read = within(self.inner.options.deadline, attempted, async {
             let mut conn = self.acquire(attempted).await?;
             let answer = query(&mut conn).await;
             conn.release();
             answer
-        })
-        .await
+        });
+        Box::pin(read).await
     }
 
     /// Runs a transaction, again if it met another one. `work` is a factory because a borrowed async closure is not `Send`.
@@ -324,16 +324,16 @@ impl<D: Dialect> ErrorsTable<D> {
         work: impl Fn() -> W,
     ) -> Result<T> {
         let attempted = || format!("{attempted} in table `{}`", self.inner.sql.table);
-        within(self.inner.options.deadline, attempted, async {
+        let written = within(self.inner.options.deadline, attempted, async {
             let mut attempts = 1;
             loop {
-                match self.transact(attempted, work()).await {
+                match Box::pin(self.transact(attempted, work())).await {
                     Err(error) if error.is_contention() && attempts < ATTEMPTS => attempts += 1,
                     done => return done,
                 }
             }
-        })
-        .await
+        });
+        Box::pin(written).await
     }
 
     async fn transact<T>(

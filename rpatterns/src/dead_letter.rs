@@ -142,7 +142,7 @@ impl<S: DeadLetterStore, K> DeadLetterConsumer<S, K> {
     where
         K: Consumer<T>,
     {
-        let found = redrive_next(&self.letters.store, &mut self.inner).await?.is_some();
+        let found = Box::pin(redrive_next(&self.letters.store, &mut self.inner)).await?.is_some();
         let pause = if found { Duration::ZERO } else { jittered(self.interval) };
         self.look_at = Instant::now().checked_add(pause);
         Ok(())
@@ -164,7 +164,7 @@ impl<T: Input, S: DeadLetterStore, K: Consumer<T>> Consumer<T> for DeadLetterCon
         }
         self.due = Due::Nothing;
         self.look_at = Some(Instant::now());
-        self.letters.open = self.letters.store.open_events(self.inner.name()).await?;
+        self.letters.open = Box::pin(self.letters.store.open_events(self.inner.name())).await?;
         self.inner.reset().await
     }
 
@@ -241,7 +241,7 @@ impl<S: DeadLetterStore> Letters<S> {
 
     /// Answers for each event whether it is parked behind another one.
     async fn park(&self, consumer: &str, events: &[Event]) -> Result<Vec<bool>> {
-        let parked = self.store.park_behind(consumer, events).await?;
+        let parked = Box::pin(self.store.park_behind(consumer, events)).await?;
         for (event, _) in events.iter().zip(&parked).filter(|(_, parked)| **parked) {
             tracing::debug!(
                 consumer,
@@ -285,7 +285,7 @@ impl<S: DeadLetterStore> Outlet for Letters<S> {
             error = error.as_error(),
             "an event could not be handled and is put aside"
         );
-        self.store.put(consumer, event, error).await.map_err(|failure| {
+        Box::pin(self.store.put(consumer, event, error)).await.map_err(|failure| {
             let attempted = format!("put aside an event that the handler failed on ({error})");
             Error::store(attempted, failure).in_consumer(consumer).at_event(event)
         })?;

@@ -39,10 +39,21 @@ pub(crate) async fn hand_over<T: Input, K: Consumer<T>, O: Outlet>(
     input: T,
     outlet: &O,
 ) -> Result<Progress, HandlerError> {
-    let mut failed = match attempt(inner, input, outlet).await? {
-        Attempt::Settled(progress) => return Ok(progress),
-        Attempt::Failed(input, error) => Some((input, error)),
-    };
+    match attempt(inner, input, outlet).await? {
+        Attempt::Settled(progress) => Ok(progress),
+        // Boxed, so that what every input goes through stays small.
+        Attempt::Failed(input, error) => Box::pin(search(inner, input, error, outlet)).await,
+    }
+}
+
+/// Hands over the parts of an input that failed, and takes the events that fail by themselves.
+async fn search<T: Input, K: Consumer<T>, O: Outlet>(
+    inner: &mut K,
+    input: T,
+    error: HandlerError,
+    outlet: &O,
+) -> Result<Progress, HandlerError> {
+    let mut failed = Some((input, error));
     // The parts that are left, the next one last.
     let mut parts = Vec::new();
     while let Some((input, error)) = failed.take() {
@@ -58,7 +69,7 @@ pub(crate) async fn hand_over<T: Input, K: Consumer<T>, O: Outlet>(
             && let Some(part) = parts.pop()
         {
             let divisible = part.events().len() > 1;
-            let attempted = attempt(inner, part, outlet);
+            let attempted = Box::pin(attempt(inner, part, outlet));
             let attempted = if divisible { PART.scope((), attempted).await } else { attempted.await };
             if let Attempt::Failed(part, error) = attempted? {
                 failed = Some((part, error));

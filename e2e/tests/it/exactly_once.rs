@@ -66,7 +66,8 @@ async fn rivals_on_sqlite() {
 #[tokio::test(flavor = "multi_thread")]
 async fn put_aside_on_sqlite() {
     let namespace = Namespace::<Sqlite>::sqlite().await;
-    let last = set_up(&namespace, &mut StdRng::seed_from_u64(seed("put_aside").unwrap())).await;
+    make_effects(&namespace.pool, KEYS).await.unwrap();
+    let last = insert(&namespace, &mut StdRng::seed_from_u64(seed("put_aside").unwrap())).await;
     let (pool, cursors) = (&namespace.pool, CursorsTable::open(&namespace.pool, "cursors").await.unwrap());
     let errors = ErrorsTable::open(pool, "consumer_errors").await.unwrap();
     let (events, cursors) = (EventsTable::open(pool, "events").await.unwrap(), TransactionalCursors::new(cursors));
@@ -100,7 +101,8 @@ async fn put_aside_on_sqlite() {
 #[tokio::test(flavor = "multi_thread")]
 async fn shards_on_sqlite() {
     let namespace = Namespace::<Sqlite>::sqlite().await;
-    let last = set_up(&namespace, &mut StdRng::seed_from_u64(seed("shards").unwrap())).await;
+    make_effects(&namespace.pool, KEYS).await.unwrap();
+    let last = insert(&namespace, &mut StdRng::seed_from_u64(seed("shards").unwrap())).await;
     let (pool, cursors) = (&namespace.pool, CursorsTable::open(&namespace.pool, "cursors").await.unwrap());
     let (events, cursors) = (EventsTable::open(pool, "events").await.unwrap(), TransactionalCursors::new(cursors));
     for m in 1..=2 {
