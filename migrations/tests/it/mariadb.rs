@@ -159,6 +159,12 @@ async fn kill_down_at_drop_events(schema: &Schema, pool: &MySqlPool) {
     };
     MySql::run(pool, &format!("kill {session}")).await;
     reverting.await.unwrap().unwrap_err();
+    // The client of a killed session hears of it before the session wakes up, which would still drop
+    // the table if it were granted its lock in between.
+    let alive = format!("select count(*) from information_schema.processlist where id = {session}");
+    while MySql::number(pool, &alive).await > 0 {
+        assert!(tokio::time::Instant::now() < until, "the killed session does not end");
+    }
     reader.rollback().await.unwrap();
 }
 
