@@ -136,7 +136,6 @@ impl Move {
     }
 }
 
-/// Whether a cursor at `position` has passed `cursor`. Text has no order: it has passed only itself.
 /// Whether the stream has still to deliver an event to who stored this cursor. Only integers have an order.
 pub(crate) fn is_ahead(event: &Cursor, stored: Option<&Cursor>) -> bool {
     match (stored, event.as_i64()) {
@@ -146,6 +145,7 @@ pub(crate) fn is_ahead(event: &Cursor, stored: Option<&Cursor>) -> bool {
     }
 }
 
+/// Whether a cursor at `position` has passed `cursor`. Text has no order: it has passed only itself.
 fn reaches(position: &Cursor, cursor: &Cursor) -> bool {
     match (position.as_i64(), cursor.as_i64()) {
         (Some(position), Some(cursor)) => cursor <= position,

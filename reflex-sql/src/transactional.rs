@@ -224,7 +224,6 @@ impl<D: Dialect> Ledger<D> {
         }
     }
 
-    /// Begins a transaction that leaves the cursor where it is.
     /// Refuses an event that the cursor has not passed: the stream delivers it again, and it would take effect twice.
     pub(crate) async fn check_passed(&self, event: &Cursor) -> reflex_core::Result<()> {
         let known = lock(&self.slot).stored().cloned();
@@ -242,6 +241,7 @@ impl<D: Dialect> Ledger<D> {
         Ok(())
     }
 
+    /// Begins a transaction that leaves the cursor where it is.
     pub(crate) async fn begin_aside(&self, idle: &mut Option<Lease<D>>) -> reflex_core::Result<Open<D>> {
         let begun = Box::pin(self.table.begin_aside(idle.take(), &self.consumer)).await;
         begun.map_err(|error| self.failed("begin the transaction", error))
