@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
-use reflex_core::{BufferedCursors, CursorStore, DeadLetterStore, Event, HandlerError, Selection, Spec, StreamOptions};
+use reflex_core::{
+    BufferedCursors, Consumer, CursorStore, DeadLetterStore, Event, HandlerError, Selection, Spec, StreamOptions,
+};
 use reflex_e2e::{Backend, check_all_effects, duration, make_effects, seed, write_effects};
 use reflex_sql::{CursorsTable, ErrorsTable, EventsTable, TransactionalCursors};
 use rpatterns::{Key, batch_by_len, dead_letter, redrive, shard};
@@ -78,18 +80,14 @@ async fn put_aside_on_sqlite() {
     errors.request("shop", &Selection::All).await.unwrap();
 
     let run = async || {
-        let consumer = cursors.consumer("shop", |mut tx, events: Vec<Event>| async move {
-            write_effects::<Sqlite>(&mut tx, &events).await
-        });
-        let consumer = batch_by_len(100, dead_letter(errors.clone(), consumer));
+        let consumer = batch_by_len(100, dead_letter(errors.clone(), writing_effects(&cursors, "shop")));
         let mut spec = Spec::new(events.clone(), cursors.clone(), consumer).to_head();
         let end = Box::pin(reflex_core::run(&mut spec)).await;
         assert!(end.as_ref().unwrap_err().is_head_reached(), "{end:?}");
     };
     Box::pin(run()).await;
     errors.request("shop", &Selection::All).await.unwrap();
-    let consumer = cursors
-        .consumer("shop", |mut tx, events: Vec<Event>| async move { write_effects::<Sqlite>(&mut tx, &events).await });
+    let consumer = writing_effects(&cursors, "shop");
     redrive::<Vec<Event>, _, _>(&mut dead_letter(errors.clone(), consumer)).await.unwrap();
     Box::pin(run()).await;
     assert!(errors.list(Some("shop"), 1).await.unwrap().is_empty());
@@ -107,10 +105,7 @@ async fn shards_on_sqlite() {
     let (events, cursors) = (EventsTable::open(pool, "events").await.unwrap(), TransactionalCursors::new(cursors));
     for m in 1..=2 {
         let name = format!("shop_{m}_of_2");
-        let consumer = cursors.consumer(name.as_str(), |mut tx, events: Vec<Event>| async move {
-            write_effects::<Sqlite>(&mut tx, &events).await
-        });
-        let consumer = batch_by_len(100, consumer);
+        let consumer = batch_by_len(100, writing_effects(&cursors, &name));
         let consumer = shard(m, 2, Key::by_foreign_id(), consumer).unwrap().named(name.as_str());
         let buffered = BufferedCursors::new(cursors.clone());
         let end = reflex_core::run(&mut Spec::new(events.clone(), buffered, consumer).to_head()).await.unwrap_err();
@@ -175,6 +170,10 @@ async fn rivals<D: Backend>(test: &str, namespace: Namespace<D>) {
 }
 
 /// Makes the tables and the events; returns the last id.
+fn writing_effects(cursors: &TransactionalCursors<Sqlite>, name: &str) -> impl Consumer<Vec<Event>> + use<> {
+    cursors.consumer(name, |mut tx, events: Vec<Event>| async move { write_effects::<Sqlite>(&mut tx, &events).await })
+}
+
 async fn set_up<D: Backend>(namespace: &Namespace<D>, rng: &mut StdRng) -> u64 {
     let events = EVENTS_PER_SECOND * duration(Duration::from_secs(4)).unwrap().as_secs().max(1);
     make_effects(&namespace.pool, KEYS).await.unwrap();
