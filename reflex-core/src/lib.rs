@@ -63,6 +63,7 @@ mod spec;
 mod stream;
 #[cfg(feature = "opentelemetry")]
 mod telemetry;
+mod wake_ups;
 
 pub use self::{
     buffered::BufferedCursors,
@@ -81,4 +82,5 @@ pub use self::{
     span_context::SpanContext,
     spec::{BoxSpec, Spec},
     stream::{BoxEventStream, BoxStreamFunc, Opened, Start, StreamFunc, StreamOptions},
+    wake_ups::{BoxHints, BoxWakeUps, WakeUps},
 };

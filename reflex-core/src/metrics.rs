@@ -89,6 +89,10 @@ struct Families {
     deserialization: CounterVec,
     loading: HistogramVec,
     deserialized: IntCounterVec,
+    wake_ups_received: IntCounterVec,
+    wake_ups_sent: IntCounterVec,
+    wake_ups_failed: IntCounterVec,
+    wake_ups_connected: IntGaugeVec,
 }
 
 impl Metrics {
@@ -143,6 +147,10 @@ impl Metrics {
             deserialization_seconds: families.deserialization.with_label_values(label),
             loading_seconds: families.loading.with_label_values(label),
             events_deserialized: families.deserialized.with_label_values(label),
+            wake_ups_received: families.wake_ups_received.with_label_values(label),
+            wake_ups_sent: families.wake_ups_sent.with_label_values(label),
+            wake_ups_failed: families.wake_ups_failed.with_label_values(label),
+            wake_ups_connected: families.wake_ups_connected.with_label_values(label),
         }
     }
 
@@ -228,6 +236,14 @@ pub struct EventsTableMetrics {
     pub loading_seconds: Histogram,
     /// `reflex_events_table_events_deserialized_total`: rows that were decoded.
     pub events_deserialized: IntCounter,
+    /// `reflex_events_table_wake_ups_received_total`: hints of others that there is something to read.
+    pub wake_ups_received: IntCounter,
+    /// `reflex_events_table_wake_ups_sent_total`: hints to others; many commits share one.
+    pub wake_ups_sent: IntCounter,
+    /// `reflex_events_table_wake_ups_failed_total`: hints that could not be sent.
+    pub wake_ups_failed: IntCounter,
+    /// `reflex_events_table_wake_ups_connected`: how many readers of this process hear the hints of others.
+    pub wake_ups_connected: IntGauge,
 }
 
 impl Families {
@@ -321,6 +337,22 @@ impl Families {
                 LOADING_BUCKETS,
             )?,
             deserialized: int_counter("reflex_events_table_events_deserialized_total", "Rows decoded", TABLE)?,
+            wake_ups_received: int_counter(
+                "reflex_events_table_wake_ups_received_total",
+                "Hints of others that there is something to read",
+                TABLE,
+            )?,
+            wake_ups_sent: int_counter("reflex_events_table_wake_ups_sent_total", "Hints to others", TABLE)?,
+            wake_ups_failed: int_counter(
+                "reflex_events_table_wake_ups_failed_total",
+                "Hints that could not be sent",
+                TABLE,
+            )?,
+            wake_ups_connected: int_gauge(
+                "reflex_events_table_wake_ups_connected",
+                "Readers of this process that hear the hints of others",
+                TABLE,
+            )?,
         })
     }
 
@@ -354,6 +386,10 @@ impl Families {
             Box::new(self.deserialization.clone()),
             Box::new(self.loading.clone()),
             Box::new(self.deserialized.clone()),
+            Box::new(self.wake_ups_received.clone()),
+            Box::new(self.wake_ups_sent.clone()),
+            Box::new(self.wake_ups_failed.clone()),
+            Box::new(self.wake_ups_connected.clone()),
         ]
     }
 }
