@@ -84,6 +84,15 @@ pub(crate) enum Problem {
     Event { table: String, at: usize, problem: String },
     #[error("the shared reader of table `{table}` ended with its runtime: open the stream again")]
     ReaderEnded { table: String },
+    #[error("{attempted}")]
+    WakeUps { attempted: String, source: reflex_core::Error },
+    #[error("the connection that listens for wake-ups for table `{table}` was lost")]
+    WakeUpsLost { table: String },
+    #[error(
+        "no wake-up for table `{table}` arrives, not even our own within {} s: is the connection dead, or is there a pooler in \
+         between that does not keep the session?", .waited.as_secs_f64()
+    )]
+    WakeUpsSilent { table: String, waited: Duration },
     #[error("a reader task of table `{table}` panicked")]
     Panicked { table: String, source: tokio::task::JoinError },
 }

@@ -2,15 +2,15 @@ use std::{fmt, sync::Arc};
 
 use reflex_core::{BoxEventStream, Cursor, Metrics, NewEvent, Opened, Start, StreamFunc, StreamOptions};
 use sqlx::Pool;
-use tokio::sync::Notify as Wake;
 
 use crate::{
     Result,
-    dialect::{Backlog, Dialect},
+    dialect::{Backlog, Dialect, EventsSql},
     error::Problem,
-    options::{EventsTableOptions, GapMode},
+    options::{EventsNames, EventsTableOptions, GapMode},
     stream,
     table::{Lease, Table, within},
+    wake::{Bell, Remote},
 };
 
 /// A table of events in a SQL database: written in the transactions of its owner, followed by any number of streams.
@@ -33,10 +33,25 @@ use crate::{
 /// nobody choose one. Where clients may, one that inserts an id below the highest, or calls `nextval` and inserts later,
 /// comes too late: its event is not delivered to streams that are past it.
 ///
+/// # Wake-ups
+///
+/// In this process a stream hears of a commit by [`Notify::send`]. Across processes hints are sent after the commit, never
+/// inside of the transaction: the first at once, then at most one in 10 ms per opened table. On Postgres they go by `NOTIFY`;
+/// elsewhere there are none unless [`wake_ups`](EventsTableOptions::wake_ups) brings some. A hint may be lost, so that an idle
+/// table is looked at every [`poll_interval`](EventsTableOptions::poll_interval) too, which is how events that were inserted
+/// by plain SQL are found. While no hints can arrive, a table is looked at 5 ms after something was found, then after ever
+/// longer pauses up to the interval.
+///
+/// Listening is tested by a message to ourselves whenever it was silent for
+/// [a while](EventsTableOptions::wake_up_heartbeat). Where it does not arrive, over a connection that is dead or behind a pooler
+/// that shares sessions, a warning in the log says so once, the table is polled, and listening is tried again with growing
+/// delays of up to a minute.
+///
 /// # Connections and privileges
 ///
 /// Open a table once and clone the handle: each opened table has a reader of its own, and up to
-/// [`reader_connections`](EventsTableOptions::reader_connections) connections beside the pool. On SQLite readers borrow
+/// [`reader_connections`](EventsTableOptions::reader_connections) connections beside the pool. On Postgres wake-ups take two
+/// more: one that listens while there are streams, one that notifies. They need no privilege. On SQLite readers borrow
 /// from the pool; give it more than one connection and the WAL mode, or a handler that holds the only connection waits for
 /// its own stream.
 ///
@@ -72,16 +87,35 @@ pub struct EventsTable<D: Dialect> {
 
 /// The wish to wake the streams of a table, once the transaction that inserted events has committed.
 ///
-/// It wakes those that were opened through the same [`EventsTable`] or a clone of it. Others, in this process and elsewhere,
-/// and all of them if it is dropped, see the events at their next look at the table: nothing is lost, it takes longer.
+/// It wakes those that were opened through the same [`EventsTable`] or a clone of it at once, and others by
+/// [wake-ups](EventsTable#wake-ups). If it is dropped, they see the events at their next look at the table: nothing is lost, it
+/// takes longer.
 #[derive(Clone, Debug)]
 #[must_use = "call `send` after the commit, or streams see the events only when they next look at the table"]
-pub struct Notify(Arc<Wake>);
+pub struct Notify(Arc<Bell>);
 
 impl Notify {
     /// Wakes the streams. Call it after the commit; before, they would look too early.
+    ///
+    /// It does not wait: a task of the table tells other processes, if the table is still open and its runtime runs. A process
+    /// that ends at once calls [`send_and_wait`](Self::send_and_wait).
     pub fn send(self) {
-        self.0.notify_one();
+        self.0.ring();
+    }
+
+    /// Wakes the streams, and returns when the hint to other processes is on its way, for a process that ends after it.
+    ///
+    /// Hints of this method are not shared: a service that commits often calls [`send`](Self::send).
+    ///
+    /// # Errors
+    ///
+    /// If the hint cannot be sent. The events are committed all the same, and found by polling.
+    ///
+    /// # Cancel safety
+    ///
+    /// After the future was dropped the hint was sent or not.
+    pub async fn send_and_wait(self) -> Result<()> {
+        self.0.ring_through().await
     }
 }
 
@@ -101,15 +135,15 @@ impl<D: Dialect> EventsTable<D> {
         let options = options.into();
         let names = options.names()?;
         let cluster = options.cluster_grace.is_some();
-        let sql = within(options.deadline, || format!("open events table `{}`", names.table), async {
+        let opening = within(options.deadline, || format!("open events table `{}`", names.table), async {
             let attempted = format!("connect to the database to open table `{}`", names.table);
             let mut conn = pool.acquire().await.map(Lease::<D>::new).map_err(Problem::database(attempted))?;
-            let inspected = D::inspect_events(&mut conn, &names, options.gap_mode, cluster).await;
+            let inspected = inspect::<D>(&mut conn, &names, options.gap_mode, cluster).await;
             conn.release();
             inspected
         });
         // Boxed, as it is large, and would be part of every future that opens a table.
-        let sql = Box::pin(sql).await?;
+        let (sql, topic) = Box::pin(opening).await?;
         let metrics = options.metrics.clone().unwrap_or_else(Metrics::global);
         let metrics = metrics.events_table(&names.table.to_string());
         metrics.gap_mode.with_label_values(&[names.table.to_string().as_str(), sql.mode.label()]).set(1);
@@ -122,7 +156,10 @@ impl<D: Dialect> EventsTable<D> {
         }
         tracing::info!(table = %names.table, gap_mode = sql.mode.label(), "opened the events table");
         let readers = D::readers(pool, options.reader_connections);
-        Ok(Self { table: Arc::new(Table::new(readers, sql, options, metrics)) })
+        let remote = options.wake_ups.choose(|| D::wake_ups(pool)).map(|wake_ups| {
+            Remote::new(wake_ups, topic, names.table.to_string(), options.wake_up_heartbeat, metrics.clone())
+        });
+        Ok(Self { table: Arc::new(Table::new(readers, sql, options, metrics, remote)) })
     }
 
     /// The name of the table, with its schema if it was given.
@@ -169,7 +206,7 @@ impl<D: Dialect> EventsTable<D> {
         }
         let failed = Problem::database(format!("insert {} events into table `{}`", events.len(), self.name()));
         D::insert(tx, &self.table.sql, events).await.map_err(failed)?;
-        Ok(Notify(self.table.wake.clone()))
+        Ok(Notify(self.table.bell.clone()))
     }
 
     fn validate(&self, at: usize, event: &NewEvent) -> Result<()> {
@@ -235,6 +272,17 @@ impl<D: Dialect> EventsTable<D> {
         let opened = Opened::new(stream::events(self.table.clone(), tail, position, options));
         Ok(if pinned { opened.at(position) } else { opened })
     }
+}
+
+async fn inspect<D: Dialect>(
+    conn: &mut D::Connection,
+    names: &EventsNames,
+    mode: GapMode,
+    cluster: bool,
+) -> Result<(EventsSql, String)> {
+    let sql = D::inspect_events(conn, names, mode, cluster).await?;
+    let topic = D::topic(conn, &sql).await?;
+    Ok((sql, topic))
 }
 
 impl<D: Dialect> StreamFunc for EventsTable<D> {

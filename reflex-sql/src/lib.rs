@@ -78,6 +78,7 @@ mod tail;
 mod transactional;
 mod transactional_consumer;
 mod tx;
+mod wake;
 
 pub use self::{
     cursors::{CursorsTable, StoredCursor},

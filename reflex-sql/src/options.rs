@@ -2,7 +2,7 @@ mod errors;
 
 use std::time::Duration;
 
-use reflex_core::Metrics;
+use reflex_core::{BoxWakeUps, Metrics, WakeUps};
 
 pub(crate) use self::errors::ErrorsNames;
 pub use self::errors::ErrorsTableOptions;
@@ -40,7 +40,29 @@ pub struct EventsTableOptions {
     pub(crate) deadline: Duration,
     pub(crate) gap_mode: GapMode,
     pub(crate) cluster_grace: Option<Duration>,
+    pub(crate) wake_ups: WakeUpsChoice,
+    pub(crate) wake_up_heartbeat: Duration,
     pub(crate) metrics: Option<Metrics>,
+}
+
+/// By what the processes that share a table wake each other.
+#[derive(Clone, Debug, Default)]
+pub(crate) enum WakeUpsChoice {
+    /// By what the database has.
+    #[default]
+    Native,
+    Off,
+    Given(BoxWakeUps),
+}
+
+impl WakeUpsChoice {
+    pub(crate) fn choose(&self, native: impl FnOnce() -> Option<BoxWakeUps>) -> Option<BoxWakeUps> {
+        match self {
+            Self::Native => native(),
+            Self::Off => None,
+            Self::Given(wake_ups) => Some(wake_ups.clone()),
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -86,6 +108,8 @@ impl EventsTableOptions {
     pub const DEFAULT_READER_CONNECTIONS: u32 = 4;
     /// A query that was not answered for so long has failed.
     pub const DEFAULT_DEADLINE: Duration = Duration::from_secs(30);
+    /// After so long without a wake-up it is tested whether any would arrive.
+    pub const DEFAULT_WAKE_UP_HEARTBEAT: Duration = Duration::from_secs(10);
 
     /// Options for a table, optionally with its schema: `"events"`, `"shop.events"`. The name is checked when the table is
     /// opened; it is used exactly as it is written.
@@ -101,6 +125,8 @@ impl EventsTableOptions {
             deadline: Self::DEFAULT_DEADLINE,
             gap_mode: GapMode::default(),
             cluster_grace: None,
+            wake_ups: WakeUpsChoice::default(),
+            wake_up_heartbeat: Self::DEFAULT_WAKE_UP_HEARTBEAT,
             metrics: None,
         }
     }
@@ -141,8 +167,9 @@ impl EventsTableOptions {
         self
     }
 
-    /// How often an idle table is looked at, with a tenth of jitter. Events inserted through this process are seen at once,
-    /// whatever the interval. Default: 1 second.
+    /// How often an idle table is looked at, with up to a tenth of jitter on top. Events inserted through this process are seen
+    /// at once, and those of other processes where there are [wake-ups](crate::EventsTable#wake-ups), whatever the interval.
+    /// Default: 1 second.
     pub fn poll_interval(mut self, interval: Duration) -> Self {
         self.poll_interval = interval.max(Duration::from_millis(1));
         self
@@ -190,6 +217,31 @@ impl EventsTableOptions {
     /// not a proof.
     pub fn cluster_grace(mut self, grace: Duration) -> Self {
         self.cluster_grace = Some(grace);
+        self
+    }
+
+    /// By what processes that share the table wake each other, Redis for example. All of them have to use the same.
+    ///
+    /// The topic is the name of the table with its schema and database, or file on SQLite. Servers whose databases are called
+    /// the same need wake-ups that keep them apart, by a prefix for example, or they wake each other for nothing.
+    ///
+    /// Default: `LISTEN` and `NOTIFY` on Postgres, none elsewhere. See [wake-ups](crate::EventsTable#wake-ups).
+    pub fn wake_ups(mut self, wake_ups: impl WakeUps + 'static) -> Self {
+        self.wake_ups = WakeUpsChoice::Given(BoxWakeUps::new(wake_ups));
+        self
+    }
+
+    /// Neither wakes other processes nor listens to them: for databases where connections are scarce, or where a pooler does
+    /// not let anybody listen.
+    pub fn without_wake_ups(mut self) -> Self {
+        self.wake_ups = WakeUpsChoice::Off;
+        self
+    }
+
+    /// After how long without a wake-up it is tested whether any would arrive, by one to ourselves, which then has as long to
+    /// arrive. Until a dead connection is noticed, events of other processes are found by polling alone. Default: 10 seconds.
+    pub fn wake_up_heartbeat(mut self, silence: Duration) -> Self {
+        self.wake_up_heartbeat = silence.max(Duration::from_millis(10));
         self
     }
 

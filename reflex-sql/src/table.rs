@@ -9,6 +9,7 @@ use reflex_core::EventsTableMetrics;
 use sqlx::{Pool, pool::PoolConnection};
 use tokio::{
     sync::{Mutex, Notify, Semaphore},
+    task::JoinSet,
     time::timeout,
 };
 
@@ -19,6 +20,7 @@ use crate::{
     options::EventsTableOptions,
     page::Page,
     tail::Tail,
+    wake::{Bell, Remote},
 };
 
 /// What all handles and streams of one opened table share.
@@ -26,8 +28,12 @@ pub(crate) struct Table<D: Dialect> {
     pub(crate) sql: EventsSql,
     pub(crate) options: EventsTableOptions,
     pub(crate) metrics: EventsTableMetrics,
-    /// Rung after a commit in this process.
+    /// Rung when there may be something to read.
     pub(crate) wake: Arc<Notify>,
+    /// What a commit in this process rings.
+    pub(crate) bell: Arc<Bell>,
+    /// Sends hints to other processes. It ends when the table is dropped.
+    _sender: JoinSet<()>,
     /// Streams that are behind the ring take turns, so that none waits for a connection longer than for the others' pages.
     pub(crate) turns: Semaphore,
     readers: Pool<D>,
@@ -40,13 +46,20 @@ impl<D: Dialect> Table<D> {
         sql: EventsSql,
         options: EventsTableOptions,
         metrics: EventsTableMetrics,
+        remote: Option<Remote>,
     ) -> Self {
+        let wake = Arc::new(Notify::new());
+        let bell = Arc::new(Bell::new(wake.clone(), remote));
+        let mut sender = JoinSet::new();
+        sender.spawn(bell.clone().send_hints());
         Self {
             sql,
             turns: Semaphore::new(options.reader_connections as usize - 1),
             options,
             metrics,
-            wake: Arc::new(Notify::new()),
+            wake,
+            bell,
+            _sender: sender,
             readers,
             tail: Mutex::new(Weak::new()),
         }

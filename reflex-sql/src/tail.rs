@@ -25,6 +25,7 @@ use crate::{
     page::Page,
     ring::{Lookup, Ring},
     table::{Lease, Table},
+    wake::{self, Polling},
 };
 
 /// A gap that lasts this long is told to the log, with who holds the ids.
@@ -104,6 +105,7 @@ impl Tail {
         let grace = table.options.cluster_grace.unwrap_or_default();
         let reader = Reader {
             page_size: PAGE_SIZE,
+            polling: Polling::new(table.options.poll_interval),
             conn: (!D::SHARES_POOL).then_some(conn),
             table,
             shared: shared.clone(),
@@ -116,7 +118,7 @@ impl Tail {
         };
         reader.metrics().gap_listening.inc();
         let mut tasks = JoinSet::new();
-        tasks.spawn(reader.run());
+        tasks.spawn(reader.run_listening());
         Ok(Self { shared, status, _reader: tasks })
     }
 
@@ -195,13 +197,27 @@ struct Reader<D: Dialect> {
     /// Noop mode: missing ids, and when each was first missed.
     noops: BTreeMap<i64, Instant>,
     page_size: u32,
+    polling: Polling,
 }
 
 impl<D: Dialect> Reader<D> {
+    /// Reads, and hears of what others wrote.
+    async fn run_listening(self) {
+        let bell = self.table.bell.clone();
+        select! {
+            () = self.run() => {}
+            never = Box::pin(wake::listen(bell)) => match never {},
+        }
+    }
+
     async fn run(mut self) {
         let opened = Instant::now();
         let error = loop {
+            let before = self.end;
             let round = self.round(opened).await;
+            if self.end > before {
+                self.polling.found();
+            }
             match round {
                 Ok(pace) => self.pause(pace).await,
                 Err(error) => break error,
@@ -214,7 +230,7 @@ impl<D: Dialect> Reader<D> {
         let pause = match pace {
             Pace::Now => return,
             Pace::Soon(since) => (since.elapsed() / 10).clamp(MIN_PAUSE, MAX_PAUSE),
-            Pace::Idle => self.table.options.poll_interval.mul_f64(rand::random_range(0.9..1.1)),
+            Pace::Idle => self.polling.pause(self.table.bell.hears()).mul_f64(rand::random_range(1.0..1.1)),
         };
         select! {
             () = self.table.wake.notified() => {}

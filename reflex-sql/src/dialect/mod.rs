@@ -9,7 +9,7 @@ use std::{
 
 use chrono::{DateTime, Utc};
 use futures_util::{Stream, TryStreamExt};
-use reflex_core::NewEvent;
+use reflex_core::{BoxWakeUps, NewEvent};
 use sqlx::{Database, Pool, SqlStr};
 
 use crate::{
@@ -123,6 +123,14 @@ pub trait Operations: Database {
 
     /// The pool that readers take their connections from, with what correctness needs set on each.
     fn readers(pool: &Pool<Self>, connections: u32) -> Pool<Self>;
+
+    /// How processes that share the database wake each other, if it has a way.
+    fn wake_ups(_pool: &Pool<Self>) -> Option<BoxWakeUps> {
+        None
+    }
+
+    /// What all who share the database call this table, wherever they are.
+    fn topic(conn: &mut Self::Connection, sql: &EventsSql) -> impl Future<Output = Result<String>> + Send;
 
     /// Checks that the table is what we take it for, and prepares the SQL text for it.
     fn inspect_events(

@@ -64,6 +64,10 @@ impl Operations for MySql {
             .connect_lazy_with((*pool.connect_options()).clone())
     }
 
+    async fn topic(_conn: &mut MySqlConnection, sql: &EventsSql) -> Result<String> {
+        Ok(sql.home.to_string())
+    }
+
     async fn inspect_events(
         conn: &mut MySqlConnection,
         names: &EventsNames,

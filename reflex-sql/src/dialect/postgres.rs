@@ -1,12 +1,15 @@
+mod wake_ups;
+
 use std::{collections::HashSet, ops::RangeInclusive};
 
 use chrono::{DateTime, Utc};
-use reflex_core::{EventParts, NewEvent};
+use reflex_core::{BoxWakeUps, EventParts, NewEvent};
 use sqlx::{
     AssertSqlSafe, Executor, PgConnection, Pool, Postgres, Row, SqlSafeStr, SqlStr,
     postgres::{PgPoolOptions, PgRow},
 };
 
+use self::wake_ups::ListenNotify;
 use super::{
     Backlog, Bounds, BytesColumn, Column, Columns, CursorRow, CursorsSql, Dialect, EventsSql, MAX_RANGES, Operations,
     READER_IDLE, ResolvedGapMode, read_rows, unsafe_table,
@@ -48,6 +51,14 @@ impl Operations for Postgres {
             .idle_timeout(READER_IDLE)
             .after_connect(|conn, _| Box::pin(async move { conn.execute(READER_SETTINGS).await.map(drop) }))
             .connect_lazy_with((*pool.connect_options()).clone())
+    }
+
+    fn wake_ups(pool: &Pool<Postgres>) -> Option<BoxWakeUps> {
+        Some(BoxWakeUps::new(ListenNotify::new(pool)))
+    }
+
+    async fn topic(conn: &mut PgConnection, sql: &EventsSql) -> Result<String> {
+        wake_ups::topic(conn, sql).await
     }
 
     async fn inspect_events(

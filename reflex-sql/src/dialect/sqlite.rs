@@ -34,6 +34,15 @@ impl Operations for Sqlite {
         pool.clone()
     }
 
+    async fn topic(conn: &mut SqliteConnection, sql: &EventsSql) -> Result<String> {
+        let file = sqlx::query_scalar("select file from pragma_database_list where name = ?1");
+        let file = file.bind(sql.table.schema().unwrap_or("main")).fetch_one(conn).await;
+        let file: String = file.map_err(Problem::database("look up the file of the database"))?;
+        // Nobody else can open a database in memory.
+        let file = if file.is_empty() { format!("memory-{:x}", rand::random::<u64>()) } else { file };
+        Ok(format!("{file}:{}", sql.table.table()))
+    }
+
     async fn inspect_events(
         conn: &mut SqliteConnection,
         names: &EventsNames,
