@@ -25,16 +25,19 @@ create database if not exists test;
 ";
 
 /// Speed over durability, and small enough for several servers on one machine.
-const SETTINGS: [(&str, &str); 9] = [
-    ("bind-address", "127.0.0.1"),
-    ("max-connections", "300"),
-    ("max-connect-errors", "1000000"),
+const LIGHT: [(&str, &str); 5] = [
     ("innodb-flush-log-at-trx-commit", "2"),
     ("innodb-buffer-pool-size", "64M"),
     ("innodb-log-file-size", "32M"),
-    ("character-set-server", "utf8mb4"),
     ("key-buffer-size", "1M"),
     ("aria-pagecache-buffer-size", "8M"),
+];
+/// Room for every kind of test.
+const SETTINGS: [(&str, &str); 4] = [
+    ("bind-address", "127.0.0.1"),
+    ("max-connections", "300"),
+    ("max-connect-errors", "1000000"),
+    ("character-set-server", "utf8mb4"),
 ];
 const METADATA_LOCK_INFO: &str = "metadata_lock_info";
 
@@ -138,6 +141,7 @@ pub struct MariaDbOptions {
     settings: Vec<(String, String)>,
     args: Vec<String>,
     left_out: bool,
+    durable: bool,
 }
 
 impl MariaDbOptions {
@@ -156,6 +160,12 @@ impl MariaDbOptions {
     /// Leaves out the plugin `metadata_lock_info`, as a server is by default.
     pub fn without_metadata_lock_info(mut self) -> Self {
         self.left_out = true;
+        self
+    }
+
+    /// Leaves durability and buffers as a server has them by default: each commit is flushed to disk.
+    pub fn durable(mut self) -> Self {
+        self.durable = true;
         self
     }
 
@@ -178,7 +188,8 @@ impl MariaDbOptions {
 
     fn command_line(self) -> Vec<String> {
         let plugin = (!self.left_out).then(|| format!("--plugin-load-add={METADATA_LOCK_INFO}"));
-        let defaults = SETTINGS.iter().map(|(name, value)| format!("--{name}={value}"));
+        let light = if self.durable { &[][..] } else { &LIGHT };
+        let defaults = SETTINGS.iter().chain(light).map(|(name, value)| format!("--{name}={value}"));
         let settings = self.settings.iter().map(|(name, value)| format!("--{name}={value}"));
         defaults.chain(plugin).chain(settings).chain(self.args).collect()
     }

@@ -16,14 +16,13 @@ const ACCOUNT: &str = "postgres";
 const SUPERUSER: &str = "postgres";
 const DATA: &str = "data";
 
-/// Speed over durability, and room for every kind of test.
-const SETTINGS: [(&str, &str); 10] = [
+/// Speed over durability, and small enough for several servers on one machine.
+const LIGHT: [(&str, &str); 3] = [("fsync", "off"), ("wal_level", "logical"), ("shared_buffers", "64MB")];
+/// Room for every kind of test.
+const SETTINGS: [(&str, &str); 7] = [
     ("listen_addresses", "127.0.0.1"),
-    ("fsync", "off"),
     ("max_connections", "300"),
     ("max_prepared_transactions", "20"),
-    ("wal_level", "logical"),
-    ("shared_buffers", "64MB"),
     ("timezone", "UTC"),
     ("log_timezone", "UTC"),
     // In the data folder, where a killed server leaves nothing behind.
@@ -158,6 +157,7 @@ impl Postgres {
 pub struct PostgresOptions {
     settings: Vec<(String, String)>,
     args: Vec<String>,
+    durable: bool,
 }
 
 impl PostgresOptions {
@@ -170,6 +170,12 @@ impl PostgresOptions {
     /// Adds an argument to the server's command line.
     pub fn arg(mut self, arg: impl Into<String>) -> Self {
         self.args.push(arg.into());
+        self
+    }
+
+    /// Leaves durability, WAL level and buffers as a server has them by default: each commit is flushed to disk.
+    pub fn durable(mut self) -> Self {
+        self.durable = true;
         self
     }
 
@@ -186,7 +192,8 @@ impl PostgresOptions {
         init.args(["--no-sync", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--username", SUPERUSER]);
         init.arg("--pgdata").arg(sandbox.path(DATA));
         sandbox.run(init, "create a PostgreSQL data folder with initdb")?;
-        configure(&sandbox.path(DATA), &self.settings)?;
+        let light = if self.durable { &[][..] } else { &LIGHT };
+        configure(&sandbox.path(DATA), light, &self.settings)?;
         Ok(Postgres { server: Server::start(program, sandbox)? })
     }
 }
@@ -230,9 +237,9 @@ impl Program for PostgresProgram {
     }
 }
 
-fn configure(data: &Path, settings: &[(String, String)]) -> Result<()> {
+fn configure(data: &Path, light: &[(&str, &str)], settings: &[(String, String)]) -> Result<()> {
     let path = data.join("postgresql.conf");
-    let defaults = SETTINGS.iter().map(|(name, value)| line(name, value));
+    let defaults = SETTINGS.iter().chain(light).map(|(name, value)| line(name, value));
     let lines: String = defaults.chain(settings.iter().map(|(name, value)| line(name, value))).collect();
     fs::read_to_string(&path)
         .and_then(|conf| fs::write(&path, conf + "\n" + &lines))

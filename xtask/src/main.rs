@@ -1,6 +1,7 @@
 //! Development tasks: `cargo xtask <task>`.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program talks to its user")]
 
+mod bench;
 mod chaos;
 mod ci;
 mod install;
@@ -49,6 +50,10 @@ enum Task {
         #[arg(long, default_value_t = 5)]
         minutes: u64,
     },
+    /// Measures everything beside what it would be replaced with, and prints one table.
+    ///
+    /// Starts private PostgreSQL and MariaDB servers for it that flush each commit to disk, and stops them again.
+    Bench(bench::Args),
     /// Runs everything that continuous integration checks.
     Ci,
 }
@@ -69,6 +74,7 @@ fn run(task: Task) -> Result<()> {
         Task::Test { filters } => test::run(&runner, &filters),
         Task::Servers => servers::serve(&runner),
         Task::Chaos { minutes } => chaos::run(&runner, minutes),
+        Task::Bench(args) => bench::run(&runner, &args),
         Task::Ci => ci::run(&runner),
     }
 }

@@ -29,6 +29,13 @@ async fn starts_with_settings_for_tests_and_those_given() {
 
 #[tokio::test]
 #[ignore = "needs MariaDB: cargo xtask test"]
+async fn durable_flushes_each_commit() {
+    let server = MariaDb::options().durable().start().unwrap();
+    assert_eq!(show(&mut connect(&server).await, "innodb_flush_log_at_trx_commit").await, "1");
+}
+
+#[tokio::test]
+#[ignore = "needs MariaDB: cargo xtask test"]
 async fn starts_without_metadata_lock_info() {
     let server = MariaDb::options().without_metadata_lock_info().start().unwrap();
     let mut db = connect(&server).await;

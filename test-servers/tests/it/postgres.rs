@@ -30,6 +30,16 @@ async fn starts_with_settings_for_tests_and_those_given() {
 
 #[tokio::test]
 #[ignore = "needs Postgres: cargo xtask test"]
+async fn durable_has_the_defaults_of_postgres() {
+    let server = Postgres::options().durable().start().unwrap();
+    let mut db = connect(&server).await;
+    for (setting, expected) in [("fsync", "on"), ("synchronous_commit", "on"), ("wal_level", "replica")] {
+        assert_eq!(show(&mut db, setting).await, expected, "{setting}");
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs Postgres: cargo xtask test"]
 async fn keeps_port_and_data_over_stop_kill_and_restart() {
     let server = Postgres::start().unwrap();
     let url = server.url();

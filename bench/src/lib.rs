@@ -1,0 +1,24 @@
+//! Measures the reflex crates beside what they would be replaced with.
+//!
+//! Each row is measured in turns with its reference: reference, ours, reference, ours, so that a machine that grows slower
+//! or faster meanwhile does so for both. `cargo xtask bench` starts the servers and runs this; BENCHMARKS.md says what the
+//! rows mean.
+
+#![expect(clippy::print_stderr, reason = "the one caller is a program, and a run takes minutes")]
+
+mod backend;
+mod bench;
+mod child;
+mod latency;
+mod machine;
+mod measure;
+mod report;
+mod rows;
+mod specs;
+
+pub use self::{
+    bench::{Bench, Options, Scale},
+    child::{Child, serve},
+    report::{Report, Row},
+    rows::measure,
+};

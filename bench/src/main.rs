@@ -1,0 +1,58 @@
+//! `reflex-bench`: measures and prints one table.
+#![expect(clippy::print_stdout, reason = "a program talks to its user")]
+
+use std::{env, fs, io, path::PathBuf};
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use reflex_bench::{Bench, Child, Options, Scale, measure, serve};
+use tracing_subscriber::filter::LevelFilter;
+
+/// Measures the reflex crates and prints one table. `cargo xtask bench` calls it with servers of its own.
+#[derive(Debug, Parser)]
+struct Args {
+    /// Where to write the figures as JSON
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// Measure only rows whose ids contain this; can be repeated
+    #[arg(long)]
+    filter: Vec<String>,
+    /// Measure less, for a first look
+    #[arg(long)]
+    quick: bool,
+    /// A file with rows that another program measured in the same way; can be repeated
+    #[arg(long)]
+    merge: Vec<PathBuf>,
+    /// A Postgres server, by the URL of an administrator
+    #[arg(long, env = "REFLEX_BENCH_POSTGRES_URL")]
+    postgres: Option<String>,
+    /// A MariaDB server, by the URL of an administrator
+    #[arg(long, env = "REFLEX_BENCH_MARIADB_URL")]
+    mariadb: Option<String>,
+    #[command(subcommand)]
+    child: Option<Child>,
+}
+
+fn main() -> Result<()> {
+    // As a service would have it, with the output going nowhere.
+    tracing_subscriber::fmt().with_max_level(LevelFilter::INFO).with_writer(io::sink).init();
+    let args = Args::parse();
+    if let Some(child) = args.child {
+        return serve(child);
+    }
+    let scale = if args.quick { Scale::QUICK } else { Scale::FULL };
+    let program = env::current_exe().context("find this program")?;
+    let (postgres, mariadb, filters) = (args.postgres, args.mariadb, args.filter);
+    let bench = Bench::new(Options { postgres, mariadb, filters, scale, program })?;
+    let measured = measure(&bench);
+    let mut report = bench.finish()?;
+    for file in &args.merge {
+        let rows = fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
+        report.merge(&rows).with_context(|| format!("read {}", file.display()))?;
+    }
+    println!("{report}");
+    if let Some(file) = &args.json {
+        fs::write(file, serde_json::to_vec_pretty(&report)?).with_context(|| format!("write {}", file.display()))?;
+    }
+    measured
+}
