@@ -52,6 +52,7 @@ mod dead_letters;
 mod error;
 mod event;
 pub mod filters;
+mod health;
 mod input;
 mod memory;
 mod memory_dead_letters;
@@ -73,6 +74,7 @@ pub use self::{
     dead_letters::{AttemptStore, DeadLetter, DeadLetterStore, Selection},
     error::{Error, HandlerError, Result},
     event::{Event, EventParts, EventType, NewEvent, NewEventParts},
+    health::{Blocked, ConsumerHealth, ConsumerState, Health, HealthReport, LastError, StreamPosition},
     input::Input,
     memory::{MemoryCursors, MemoryEvents, Operation},
     memory_dead_letters::MemoryDeadLetters,
@@ -81,6 +83,6 @@ pub use self::{
     shutdown::Shutdown,
     span_context::SpanContext,
     spec::{BoxSpec, Spec},
-    stream::{BoxEventStream, BoxStreamFunc, Opened, Start, StreamFunc, StreamOptions},
+    stream::{BoxEventStream, BoxStreamFunc, Opened, Start, StreamFunc, StreamOptions, StreamStatus},
     wake_ups::{BoxHints, BoxWakeUps, WakeUps},
 };

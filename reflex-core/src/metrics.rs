@@ -2,7 +2,7 @@ use std::{
     collections::HashMap,
     fmt,
     sync::{Arc, Mutex, OnceLock, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use chrono::{DateTime, Utc};
@@ -13,6 +13,8 @@ use prometheus::{
     local::LocalHistogram,
     proto::MetricFamily,
 };
+
+use tokio::time::Instant;
 
 use crate::{Error, Monitoring, Result};
 
@@ -46,6 +48,7 @@ const LOADING_BUCKETS: &[f64] = &[0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1,
 /// | `reflex_consumer_future_events_count` | counter | events whose timestamp was ahead of the clock |
 ///
 /// Those of a table are in [`EventsTableMetrics`]; `reflex_cursors_table_set_total` counts the writes to a cursors table.
+/// [`Health::register`](crate::Health::register) adds whether consumers are healthy.
 ///
 /// # Examples
 ///
@@ -392,6 +395,22 @@ impl Families {
             Box::new(self.wake_ups_connected.clone()),
         ]
     }
+}
+
+/// `reflex_consumer_healthy`, of [`Health`](crate::Health).
+pub(crate) fn healthy() -> prometheus::Result<IntGaugeVec> {
+    int_gauge("reflex_consumer_healthy", "1 if the consumer is healthy", &["consumer_name"])
+}
+
+/// `reflex_consumer_state`, of [`Health`](crate::Health).
+pub(crate) fn health_state() -> prometheus::Result<IntGaugeVec> {
+    int_gauge("reflex_consumer_state", "1 for the state that the consumer is in", &["consumer_name", "state"])
+}
+
+/// `reflex_consumer_stalled_seconds`, of [`Health`](crate::Health).
+pub(crate) fn stalled_seconds() -> prometheus::Result<GaugeVec> {
+    let help = "For how long the consumer has been without progress though it is not at the head";
+    gauge("reflex_consumer_stalled_seconds", help, &["consumer_name"])
 }
 
 fn gauge(name: &str, help: &str, labels: &[&str]) -> prometheus::Result<GaugeVec> {

@@ -16,7 +16,11 @@ use tracing::Instrument;
 
 use crate::{
     Consumer, Cursor, CursorStore, Error, Event, HandlerError, Metrics, Opened, Progress, Result, Spec, StreamFunc,
-    metrics::Recorder, shutdown::Request, spec::SpecOptions, stream::time_left,
+    health::{Ending, Watch},
+    metrics::Recorder,
+    shutdown::Request,
+    spec::SpecOptions,
+    stream::time_left,
 };
 
 /// A stream that yielded nothing for this long is idle: delayed cursors are written.
@@ -110,6 +114,7 @@ pub async fn run_until<S: StreamFunc, C: CursorStore, K: Consumer>(
     let consumer: Arc<str> = spec.consumer.name().into();
     let mut engine = Engine {
         recorder: Recorder::new(metrics, consumer.clone(), spec.consumer.monitoring()),
+        watch: Watch::start(spec.track.clone()),
         name: consumer,
         cursors: &spec.cursors,
         consumer: &mut spec.consumer,
@@ -121,8 +126,9 @@ pub async fn run_until<S: StreamFunc, C: CursorStore, K: Consumer>(
     let shutdown = pin!(shutdown);
     let (mut request, requested) = Request::new(shutdown);
     let ended = requested.scope(engine.follow(&spec.stream, &spec.options, &mut request)).await;
-    let error = request.attend(engine.close(ended)).await;
-    Err(error.in_consumer(&engine.name))
+    let error = request.attend(engine.close(ended)).await.in_consumer(&engine.name);
+    engine.watch.ended(&error, ending(&error, request.is_asked()));
+    Err(error)
 }
 
 /// One run: the loop and what it remembers.
@@ -131,6 +137,7 @@ struct Engine<'a, C, K> {
     cursors: &'a C,
     consumer: &'a mut K,
     recorder: Recorder,
+    watch: Watch,
     lag: Duration,
     /// Events since everything else was looked at.
     turn: u32,
@@ -153,6 +160,7 @@ impl<C: CursorStore, K: Consumer> Engine<'_, C, K> {
             () = &mut *shutdown => return Err(Error::stopped()),
             opened = self.open(stream, options) => opened?,
         };
+        self.watch.opened(opened.status);
         let mut events = pin!(opened.events);
         let end = loop {
             let event = match self.next(events.as_mut(), shutdown).await? {
@@ -165,8 +173,9 @@ impl<C: CursorStore, K: Consumer> Engine<'_, C, K> {
             self.consume(event, shutdown).await?;
         };
         if end.is_stopped() || end.is_head_reached() || end.is_ended() {
+            self.watch.busy();
             let progress = shutdown.attend(self.consumer.drain()).await.map_err(Error::from_handler)?;
-            shutdown.attend(self.settle(progress, None)).await?;
+            shutdown.attend(self.settle(progress, None, Instant::now())).await?;
         }
         Err(end)
     }
@@ -216,7 +225,7 @@ impl<C: CursorStore, K: Consumer> Engine<'_, C, K> {
                 biased;
                 () = &mut *shutdown => return Ok(Err(Error::stopped())),
                 () = self.consumer.ready() => self.advance(shutdown).await?,
-                item = poll_fn(|cx| events.as_mut().poll_next(cx)) => {
+                item = next_or_wait(events.as_mut(), &mut self.watch) => {
                     self.idle_at = None;
                     return Ok(item.unwrap_or_else(|| Err(Error::ended())));
                 }
@@ -237,6 +246,7 @@ impl<C: CursorStore, K: Consumer> Engine<'_, C, K> {
         let mut due = pin!(sleep(left));
         let idle_at = Instant::now() + IDLE;
         loop {
+            self.watch.waits_for_lag();
             select! {
                 biased;
                 () = &mut *shutdown => return Ok(Err(Error::stopped())),
@@ -250,14 +260,15 @@ impl<C: CursorStore, K: Consumer> Engine<'_, C, K> {
     async fn consume(&mut self, event: Event, shutdown: &mut Request<'_, impl Future<Output = ()>>) -> Result<()> {
         self.unflushed = true;
         let since = self.recorder.begin(event.timestamp());
+        self.watch.begin(&event, since);
         let outcome = shutdown.attend(consume_in_span(self.consumer, event.clone())).await;
-        let slow = self.recorder.consumed(since) > SLOW;
+        let took = self.recorder.consumed(since);
         let settled = match outcome {
-            Ok(progress) => shutdown.attend(self.settle(progress, Some(event.id()))).await,
+            Ok(progress) => shutdown.attend(self.settle(progress, Some(event.id()), since + took)).await,
             Err(error) => Err(Error::from_handler(error)),
         };
         settled.map_err(|error| error.at_event(&event))?;
-        if slow {
+        if took > SLOW {
             self.turn = EVENTS_PER_TURN;
             tokio::task::yield_now().await;
         }
@@ -265,12 +276,13 @@ impl<C: CursorStore, K: Consumer> Engine<'_, C, K> {
     }
 
     async fn advance(&mut self, shutdown: &mut Request<'_, impl Future<Output = ()>>) -> Result<()> {
+        self.watch.busy();
         let progress = shutdown.attend(self.consumer.advance()).await.map_err(Error::from_handler)?;
-        shutdown.attend(self.settle(progress, None)).await
+        shutdown.attend(self.settle(progress, None, Instant::now())).await
     }
 
     /// Moves the cursor as far as the consumer allows.
-    async fn settle(&mut self, progress: Progress, consumed: Option<&Cursor>) -> Result<()> {
+    async fn settle(&mut self, progress: Progress, consumed: Option<&Cursor>, at: Instant) -> Result<()> {
         let cursor = match &progress {
             Progress::Pending => None,
             Progress::Done => consumed,
@@ -284,10 +296,13 @@ impl<C: CursorStore, K: Consumer> Engine<'_, C, K> {
             return Ok(());
         };
         self.unflushed = true;
-        self.cursors.set(&self.name, cursor).await
+        self.cursors.set(&self.name, cursor).await?;
+        self.watch.settled(cursor, at);
+        Ok(())
     }
 
     async fn flush(&mut self) -> Result<()> {
+        self.watch.busy();
         self.recorder.flush();
         self.cursors.flush().await?;
         self.unflushed = false;
@@ -346,6 +361,15 @@ fn as_intended(error: &Error) -> bool {
     error.is_expected() || error.is_head_reached()
 }
 
+/// What the end of a run means; `asked` is whether the service asked for it.
+fn ending(error: &Error, asked: bool) -> Ending {
+    match error {
+        error if error.is_head_reached() || (asked && error.is_stopped()) => Ending::Intended,
+        error if error.is_expected() => Ending::Expected,
+        _ => Ending::Failed,
+    }
+}
+
 async fn consume_in_span<K: Consumer>(consumer: &mut K, event: Event) -> Result<Progress, HandlerError> {
     if !tracing::enabled!(tracing::Level::DEBUG) {
         return consumer.consume(event).await;
@@ -375,6 +399,18 @@ fn consume_span(consumer: &str, event: &Event) -> tracing::Span {
 /// Polls a stream once, without waiting.
 async fn poll_now<S: Stream>(mut stream: Pin<&mut S>) -> Poll<Option<S::Item>> {
     poll_fn(|cx| Poll::Ready(stream.as_mut().poll_next(cx))).await
+}
+
+/// The next item; notes it where there is none yet.
+async fn next_or_wait<S: Stream>(mut stream: Pin<&mut S>, watch: &mut Watch) -> Option<S::Item> {
+    poll_fn(|cx| {
+        let polled = stream.as_mut().poll_next(cx);
+        if polled.is_pending() {
+            watch.waits();
+        }
+        polled
+    })
+    .await
 }
 
 async fn idle(at: Option<Instant>) {

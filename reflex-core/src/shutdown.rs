@@ -99,6 +99,10 @@ impl<'a, F: Future<Output = ()>> Request<'a, F> {
         (Self { asked, tell }, Shutdown(Some(requested)))
     }
 
+    pub(crate) fn is_asked(&self) -> bool {
+        *self.tell.borrow()
+    }
+
     /// Finishes some work, and tells it when the shutdown is asked for meanwhile.
     pub(crate) async fn attend<T>(&mut self, work: impl Future<Output = T>) -> T {
         let mut work = pin!(work);
@@ -117,7 +121,7 @@ impl<F: Future<Output = ()>> Future for Request<'_, F> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        if *self.tell.borrow() {
+        if self.is_asked() {
             return Poll::Ready(());
         }
         let polled = self.asked.as_mut().poll(cx);

@@ -1,8 +1,8 @@
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use crate::{
-    BoxConsumer, BoxCursorStore, BoxStreamFunc, Consumer, Cursor, CursorStore, Metrics, Start, StreamFunc,
-    StreamOptions,
+    BoxConsumer, BoxCursorStore, BoxStreamFunc, Consumer, Cursor, CursorStore, Health, Metrics, Start, StreamFunc,
+    StreamOptions, health::Track,
 };
 
 /// A consumer with the stream that it follows and the store that keeps its cursor: all that [`run`](crate::run) needs.
@@ -32,6 +32,7 @@ pub struct Spec<S, C, K> {
     pub(crate) consumer: K,
     pub(crate) options: SpecOptions,
     pub(crate) metrics: Option<Metrics>,
+    pub(crate) track: Option<Arc<Track>>,
 }
 
 /// A [`Spec`] of any kind, for collections.
@@ -60,7 +61,7 @@ impl SpecOptions {
 impl<S: StreamFunc, C: CursorStore, K: Consumer> Spec<S, C, K> {
     /// Lets `consumer` follow `stream`, with its cursor in `cursors`.
     pub fn new(stream: S, cursors: C, consumer: K) -> Self {
-        Self { stream, cursors, consumer, options: SpecOptions::default(), metrics: None }
+        Self { stream, cursors, consumer, options: SpecOptions::default(), metrics: None, track: None }
     }
 
     /// Boxes all parts, so that different specs go into one collection.
@@ -77,7 +78,17 @@ impl<S: StreamFunc, C: CursorStore, K: Consumer> Spec<S, C, K> {
             consumer: BoxConsumer::new(self.consumer),
             options: self.options,
             metrics: self.metrics,
+            track: self.track,
         }
+    }
+
+    /// Tells `health` how the consumer is. Default: nobody is told.
+    ///
+    /// Several specs of one name have an entry each; a spec takes over that of an earlier one that is gone.
+    #[must_use]
+    pub fn health(mut self, health: &Health) -> Self {
+        self.track = Some(health.track(self.consumer.name()));
+        self
     }
 
     /// The name of the consumer.

@@ -3,7 +3,7 @@ use std::{fmt, pin::Pin, sync::Arc, time::Duration};
 use chrono::Utc;
 use futures_core::Stream;
 
-use crate::{Cursor, Error, Event, Result};
+use crate::{Cursor, Error, Event, Result, StreamPosition};
 
 /// A boxed stream of events.
 pub type BoxEventStream = Pin<Box<dyn Stream<Item = Result<Event>> + Send + 'static>>;
@@ -149,18 +149,31 @@ pub struct Opened<S> {
     /// The position that was pinned for [`Start::Head`], where the source has one to tell: the stream delivers what comes
     /// after it. [`run`](crate::run) stores it at once, so that a restart before the first event misses nothing.
     pub position: Option<Cursor>,
+    /// Where the stream is, for [`Health`](crate::Health), if the source can tell.
+    pub status: Option<StreamStatus>,
 }
+
+/// Tells where an open stream is, whenever it is asked. It is let go of when the run ends.
+pub type StreamStatus = Arc<dyn Fn() -> StreamPosition + Send + Sync>;
 
 impl<S> Opened<S> {
     /// An open stream of these events.
     pub fn new(events: S) -> Self {
-        Self { events, position: None }
+        Self { events, position: None, status: None }
     }
 
     /// Tells the position that was pinned.
     #[must_use]
     pub fn at(mut self, position: impl Into<Cursor>) -> Self {
         self.position = Some(position.into());
+        self
+    }
+
+    /// Tells where the stream is. `status` is asked whenever somebody looks at the [`Health`](crate::Health) of the consumer;
+    /// it must answer at once, from memory, and must not keep alive what the stream holds.
+    #[must_use]
+    pub fn status(mut self, status: impl Fn() -> StreamPosition + Send + Sync + 'static) -> Self {
+        self.status = Some(Arc::new(status));
         self
     }
 }
@@ -276,8 +289,8 @@ trait ErasedStreamFunc: Send + Sync {
 impl<S: StreamFunc<Stream: 'static>> ErasedStreamFunc for S {
     fn open_boxed(&self, options: StreamOptions) -> OpenFuture<'_> {
         Box::pin(async move {
-            let Opened { events, position } = self.open(options).await?;
-            Ok(Opened { events: Box::pin(events) as BoxEventStream, position })
+            let Opened { events, position, status } = self.open(options).await?;
+            Ok(Opened { events: Box::pin(events) as BoxEventStream, position, status })
         })
     }
 }

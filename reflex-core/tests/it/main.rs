@@ -9,6 +9,7 @@ mod fail_fast;
 mod fairness;
 mod flushing;
 mod fn_consumer;
+mod health;
 mod lag;
 mod metrics;
 mod progress;

@@ -115,7 +115,7 @@ impl<C: CursorStore> CursorStore for SlowStore<C> {
 
 /// A registry of the test's own.
 pub(crate) struct Scrape {
-    registry: Registry,
+    pub(crate) registry: Registry,
     pub(crate) metrics: Metrics,
 }
 

@@ -1,0 +1,502 @@
+//! Each state of a consumer, what brings it about and what ends it, and whether it is healthy.
+
+use std::{
+    fmt::Debug,
+    future::{pending, ready},
+    pin::{Pin, pin},
+    sync::{Arc, Mutex, atomic::AtomicBool, atomic::Ordering},
+    time::Duration,
+};
+
+use futures_util::future::join;
+use reflex_core::{
+    Blocked, BoxSpec, ConsumerHealth, ConsumerState, Cursor, CursorStore, Error, Event, HandlerError, Health,
+    MemoryCursors, MemoryEvents, NewEvent, Opened, Progress, Result, Spec, StreamFunc, StreamOptions, StreamPosition,
+    consumer_fn, run, run_until,
+};
+use reflex_testing::ScriptedConsumer;
+use tokio::{sync::oneshot, time::sleep};
+
+use crate::support::{Scrape, filled};
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+#[track_caller]
+fn only(health: &Health) -> ConsumerHealth {
+    let mut consumers = health.consumers();
+    assert_eq!(consumers.len(), 1);
+    consumers.remove(0)
+}
+
+/// What is seen while the spec is run for so long, and then dropped.
+async fn seen_after(time: Duration, health: &Health, spec: &mut BoxSpec) -> ConsumerHealth {
+    let mut run = pin!(run(spec));
+    go_on(run.as_mut(), time).await;
+    only(health)
+}
+
+/// Lets a run go on for so long.
+async fn go_on(run: Pin<&mut impl Future<Output: Debug>>, time: Duration) {
+    tokio::select! {
+        ended = run => panic!("it ended: {ended:?}"),
+        () = sleep(time) => {}
+    }
+}
+
+#[track_caller]
+fn check(seen: &ConsumerHealth, state: ConsumerState, healthy: bool) {
+    assert_eq!((seen.state, seen.healthy), (state, healthy), "{seen}");
+    assert_eq!(seen.healthy, seen.problem.is_none());
+}
+
+fn done(name: &'static str) -> impl reflex_core::Consumer + use<> {
+    consumer_fn(name, |_event: Event| ready(Ok(())))
+}
+
+fn hangs_at(id: i64) -> impl reflex_core::Consumer {
+    consumer_fn("billing", move |event: Event| async move {
+        if event.id_as_i64()? == id {
+            pending::<()>().await;
+        }
+        Ok(())
+    })
+}
+
+#[tokio::test]
+async fn what_was_never_run_is_not_healthy_and_no_consumer_is() {
+    let health = Health::new();
+    assert!(health.is_healthy());
+    let spec = Spec::new(filled(1), MemoryCursors::new(), done("billing")).health(&health);
+    let seen = only(&health);
+    check(&seen, ConsumerState::NotStarted, false);
+    assert_eq!((seen.runs, seen.events, &seen.cursor), (0, 0, &None));
+    assert!(health.report().to_string().contains("consumer `billing`: not started since"));
+    drop(spec);
+}
+
+#[tokio::test(start_paused = true)]
+async fn at_the_head_it_waits_for_events_for_ever() {
+    let health = Health::new();
+    let mut spec = Spec::new(filled(3), MemoryCursors::new(), done("billing")).health(&health).boxed();
+    let seen = seen_after(MINUTE * 600, &health, &mut spec).await;
+    check(&seen, ConsumerState::WaitingForEvents, true);
+    assert_eq!((seen.cursor, seen.last_event_id, seen.events, seen.runs), (Some(3.into()), Some(3.into()), 3, 1));
+    assert_eq!(seen.stalled, Duration::ZERO);
+    let ago = chrono::Utc::now() - seen.last_progress.unwrap();
+    assert!(ago >= chrono::TimeDelta::minutes(599), "{ago}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_handler_that_hangs_is_named_by_its_event() {
+    let health = Health::new();
+    let mut spec = Spec::new(filled(3), MemoryCursors::new(), hangs_at(2)).health(&health).boxed();
+    let mut run = pin!(run(&mut spec));
+    go_on(run.as_mut(), MINUTE).await;
+    check(&only(&health), ConsumerState::Running, true);
+    go_on(run.as_mut(), Duration::from_secs(1)).await;
+    let seen = only(&health);
+    check(&seen, ConsumerState::Running, false);
+    assert_eq!((seen.cursor, seen.last_event_id), (Some(1.into()), Some(2.into())));
+    assert_eq!(seen.stalled.as_secs(), 61);
+    assert!(seen.problem.unwrap().contains("handed over last is 2"));
+    assert!(health.clone().patience(2 * MINUTE).is_healthy(), "each handle has a patience of its own");
+}
+
+/// A lane or a batch took the event, and answered that it is not done.
+#[tokio::test(start_paused = true)]
+async fn an_event_that_stays_pending_is_no_progress_though_the_stream_waits() {
+    let health = Health::new();
+    let consumer = ScriptedConsumer::new("lanes").at(1, Progress::Pending).at(2, Progress::Pending);
+    let mut spec = Spec::new(filled(3), MemoryCursors::new(), consumer).health(&health).boxed();
+    let seen = seen_after(2 * MINUTE, &health, &mut spec).await;
+    check(&seen, ConsumerState::WaitingForEvents, false);
+    assert_eq!((seen.cursor, seen.last_event_id), (Some(1.into()), Some(3.into())));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_done_later_is_progress() {
+    let health = Health::new();
+    let consumer = ScriptedConsumer::new("lanes").at(1, Progress::Pending).at(2, Progress::UpTo(3.into()));
+    let mut spec = Spec::new(filled(3), MemoryCursors::new(), consumer).health(&health).boxed();
+    let seen = seen_after(2 * MINUTE, &health, &mut spec).await;
+    check(&seen, ConsumerState::WaitingForEvents, true);
+    assert_eq!(seen.cursor, Some(3.into()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn waiting_for_lag_is_healthy() {
+    let health = Health::new();
+    let spec = Spec::new(filled(1), MemoryCursors::new(), done("late")).lag(MINUTE * 600);
+    let seen = seen_after(MINUTE * 10, &health, &mut spec.health(&health).boxed()).await;
+    check(&seen, ConsumerState::WaitingForLag, true);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_first_start_is_not_healthy_and_a_later_one_is_for_a_while() {
+    let health = Health::new();
+    let opens = Arc::new(AtomicBool::new(false));
+    let mut spec = Spec::new(Opens(opens.clone()), MemoryCursors::new(), done("billing")).health(&health).boxed();
+    check(&seen_after(Duration::from_secs(1), &health, &mut spec).await, ConsumerState::Starting, false);
+    opens.store(true, Ordering::Relaxed);
+    check(&seen_after(Duration::from_secs(1), &health, &mut spec).await, ConsumerState::WaitingForEvents, true);
+    opens.store(false, Ordering::Relaxed);
+    check(&seen_after(MINUTE, &health, &mut spec).await, ConsumerState::Starting, true);
+    check(&seen_after(MINUTE * 2, &health, &mut spec).await, ConsumerState::Starting, false);
+}
+
+/// A source whose stream opens, or never does.
+struct Opens(Arc<AtomicBool>);
+
+impl StreamFunc for Opens {
+    type Stream = reflex_core::BoxEventStream;
+
+    async fn open(&self, options: StreamOptions) -> Result<Opened<Self::Stream>> {
+        if self.0.load(Ordering::Relaxed) { MemoryEvents::new().open(options).await } else { pending().await }
+    }
+}
+
+/// A source that yields what is given and tells what it is told to.
+#[derive(Clone)]
+struct Tells {
+    events: MemoryEvents,
+    position: Arc<Mutex<StreamPosition>>,
+}
+
+impl Tells {
+    fn new(count: usize, position: StreamPosition) -> Self {
+        Self { events: filled(count), position: Arc::new(Mutex::new(position)) }
+    }
+
+    fn tell(&self, position: StreamPosition) {
+        *self.position.lock().unwrap() = position;
+    }
+}
+
+impl StreamFunc for Tells {
+    type Stream = reflex_core::BoxEventStream;
+
+    async fn open(&self, options: StreamOptions) -> Result<Opened<Self::Stream>> {
+        let position = self.position.clone();
+        Ok(self.events.open(options).await?.status(move || position.lock().unwrap().clone()))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn behind_is_healthy_as_long_as_there_is_progress() {
+    let health = Health::new();
+    let source = Tells::new(1, StreamPosition::behind(5));
+    let mut spec = Spec::new(source.clone(), MemoryCursors::new(), done("billing")).health(&health).boxed();
+    let mut run = pin!(run(&mut spec));
+    go_on(run.as_mut(), MINUTE).await;
+    let seen = only(&health);
+    check(&seen, ConsumerState::Behind, true);
+    assert_eq!(seen.behind, Some(5));
+
+    source.events.append(NewEvent::new("order-2", 1));
+    go_on(run.as_mut(), MINUTE).await;
+    check(&only(&health), ConsumerState::Behind, true);
+    go_on(run.as_mut(), MINUTE).await;
+    check(&only(&health), ConsumerState::Behind, false);
+    source.tell(StreamPosition::behind(0));
+    check(&only(&health), ConsumerState::WaitingForEvents, true);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gap_tells_who_holds_it() {
+    let health = Health::new();
+    let source = Tells::new(1, StreamPosition::behind(0));
+    let mut spec = Spec::new(source.clone(), MemoryCursors::new(), done("billing")).health(&health).boxed();
+    let mut run = pin!(run(&mut spec));
+    go_on(run.as_mut(), 2 * MINUTE).await;
+    let blocked = |lasted| Blocked::new(1, lasted).by(["session 7 (import)".to_owned()]);
+    source.tell(StreamPosition::behind(3).blocked(blocked(MINUTE)));
+    let seen = only(&health);
+    check(&seen, ConsumerState::Blocked, true);
+    source.tell(StreamPosition::behind(3).blocked(blocked(2 * MINUTE)));
+    let seen = only(&health);
+    check(&seen, ConsumerState::Blocked, false);
+    assert_eq!(seen.problem.unwrap(), "ids after 1 have been missing for 120 s, held by session 7 (import)");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_source_is_let_go_of_when_the_run_ends() {
+    let health = Health::new();
+    let source = Tells::new(1, StreamPosition::behind(5));
+    let position = Arc::downgrade(&source.position);
+    let mut spec = Spec::new(source, MemoryCursors::new(), done("billing")).to_head().health(&health);
+    assert!(run(&mut spec).await.unwrap_err().is_head_reached());
+    drop(spec);
+    assert!(position.upgrade().is_none());
+    assert_eq!(only(&health).behind, None);
+}
+
+/// Fails at an event as long as it is told to.
+fn fails_at(id: i64, broken: Arc<AtomicBool>) -> impl reflex_core::Consumer {
+    consumer_fn("billing", move |event: Event| {
+        let fails = event.id().as_i64() == Some(id) && broken.load(Ordering::Relaxed);
+        ready(if fails { Err(HandlerError::new("no price")) } else { Ok(()) })
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_lasts_until_its_event_is_passed() {
+    let health = Health::new();
+    let broken = Arc::new(AtomicBool::new(true));
+    // The store has nothing, so that each run begins before the event that fails.
+    let mut spec = Spec::new(filled(3), Forgetful, fails_at(2, broken.clone())).health(&health);
+    assert!(run(&mut spec).await.is_err());
+    let first = only(&health);
+    check(&first, ConsumerState::Failing, false);
+    let error = first.last_error.unwrap();
+    assert_eq!((error.event_id, error.foreign_id.as_deref()), (Some(2.into()), Some("order-2")));
+    assert_eq!(error.message, "consumer `billing`: the handler failed at event 2 (foreign id `order-2`): no price");
+
+    sleep(MINUTE).await;
+    assert!(run(&mut spec).await.is_err());
+    let second = only(&health);
+    assert_eq!((second.failures, second.runs), (2, 2));
+    let lasted = chrono::Utc::now() - second.since;
+    assert!(lasted.num_seconds() >= 60, "since the first failure, though event 1 was handled: {lasted}");
+
+    broken.store(false, Ordering::Relaxed);
+    let mut spec = spec.boxed();
+    let seen = seen_after(Duration::from_secs(1), &health, &mut spec).await;
+    check(&seen, ConsumerState::WaitingForEvents, true);
+    assert!(seen.last_error.is_some(), "it is kept");
+    assert_eq!((seen.failures, seen.runs), (2, 3));
+}
+
+struct Forgetful;
+
+impl CursorStore for Forgetful {
+    async fn get(&self, _consumer: &str) -> Result<Option<Cursor>> {
+        Ok(None)
+    }
+
+    async fn set(&self, _consumer: &str, _cursor: &Cursor) -> Result<()> {
+        Ok(())
+    }
+
+    async fn flush(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_consumer_goes_on_failing_while_it_hangs_at_the_event() {
+    let health = Health::new();
+    let mut attempts = 0;
+    let consumer = consumer_fn("billing", move |_event: Event| {
+        attempts += 1;
+        let first = attempts == 1;
+        async move { if first { Err(HandlerError::new("no price")) } else { pending().await } }
+    });
+    let mut spec = Spec::new(filled(1), MemoryCursors::new(), consumer).health(&health).boxed();
+    assert!(run(&mut spec).await.is_err());
+    check(&seen_after(Duration::from_secs(5), &health, &mut spec).await, ConsumerState::Failing, false);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_without_an_event_is_over_after_a_second_at_the_head() {
+    let health = Health::new();
+    let source = Tells::new(0, StreamPosition::behind(0));
+    let mut spec = Spec::new(source.clone(), MemoryCursors::new(), done("billing")).health(&health).boxed();
+    source.events.fail_next_open(Error::stream("read events table `orders`", std::io::Error::other("refused")));
+    assert!(run(&mut spec).await.is_err());
+    check(&only(&health), ConsumerState::Failing, false);
+    assert_eq!(only(&health).last_error.unwrap().event_id, None);
+
+    let mut run = pin!(run(&mut spec));
+    go_on(run.as_mut(), Duration::from_millis(900)).await;
+    check(&only(&health), ConsumerState::Failing, false);
+    go_on(run.as_mut(), Duration::from_millis(200)).await;
+    check(&only(&health), ConsumerState::WaitingForEvents, true);
+    source.tell(StreamPosition::behind(1));
+    check(&only(&health), ConsumerState::Failing, false);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_has_ended_as_intended_is_healthy() {
+    let health = Health::new();
+    let mut spec = Spec::new(filled(1), MemoryCursors::new(), done("billing")).health(&health);
+    assert!(run_until(&mut spec, sleep(MINUTE)).await.unwrap_err().is_stopped());
+    check(&only(&health), ConsumerState::Stopped, true);
+    let mut spec = spec.to_head();
+    assert!(run(&mut spec).await.unwrap_err().is_head_reached());
+    check(&only(&health), ConsumerState::Stopped, true);
+    drop(spec);
+    let mut spec = Spec::new(filled(1), MemoryCursors::new(), hangs_at(1)).health(&health).boxed();
+    drop(seen_after(MINUTE, &health, &mut spec).await);
+    sleep(MINUTE * 60).await;
+    check(&only(&health), ConsumerState::Stopped, true);
+    assert!(only(&health).last_error.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_other_side_ended_has_to_be_run_again_in_time() {
+    let health = Health::new();
+    let events = filled(1);
+    events.stop();
+    let mut spec = Spec::new(events, MemoryCursors::new(), done("billing")).health(&health);
+    assert!(run(&mut spec).await.unwrap_err().is_stopped());
+    let seen = only(&health);
+    check(&seen, ConsumerState::Stopped, true);
+    assert_eq!((seen.failures, seen.last_error.is_some()), (0, true));
+    sleep(MINUTE + Duration::from_secs(1)).await;
+    check(&only(&health), ConsumerState::Stopped, false);
+}
+
+#[tokio::test]
+async fn a_panic_is_a_failure_with_its_event() {
+    let health = Health::new();
+    let consumer = consumer_fn("billing", |_event: Event| async { panic!("a bug") });
+    let mut spec = Spec::new(filled(1), MemoryCursors::new(), consumer).health(&health);
+    assert!(tokio::spawn(async move { run(&mut spec).await }).await.unwrap_err().is_panic());
+    let seen = only(&health);
+    check(&seen, ConsumerState::Failing, false);
+    assert_eq!(seen.last_error.unwrap().event_id, Some(1.into()));
+}
+
+/// It never returns to the runtime, so that nothing but the stores of each event can tell.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_handler_that_blocks_its_thread_is_seen() {
+    let health = Health::new();
+    let (entered, in_handler) = oneshot::channel::<()>();
+    let (leave, left) = std::sync::mpsc::channel::<()>();
+    let (mut entered, left) = (Some(entered), Arc::new(Mutex::new(left)));
+    let consumer = consumer_fn("billing", move |event: Event| {
+        if event.id().as_i64() == Some(2) {
+            entered.take().map(|entered| entered.send(()));
+            left.lock().unwrap().recv().ok();
+        }
+        ready(Ok(()))
+    });
+    let mut spec = Spec::new(filled(2), MemoryCursors::new(), consumer).health(&health).to_head();
+    let running = tokio::spawn(async move { run(&mut spec).await });
+    in_handler.await.unwrap();
+    let seen = only(&health.clone().patience(Duration::ZERO));
+    check(&seen, ConsumerState::Running, false);
+    assert_eq!((seen.last_event_id, seen.cursor), (Some(2.into()), Some(1.into())));
+    leave.send(()).unwrap();
+    assert!(running.await.unwrap().unwrap_err().is_head_reached());
+    check(&only(&health), ConsumerState::Stopped, true);
+}
+
+#[tokio::test(start_paused = true)]
+async fn cursors_that_are_text_are_seen_too() {
+    let health = Health::new();
+    let consumer = ScriptedConsumer::new("billing").at(0, Progress::Pending);
+    let source = |_options: StreamOptions| async {
+        let parts = reflex_core::EventParts {
+            id: "1526919030474-55".into(),
+            event_type: 1.into(),
+            foreign_id: "order-12",
+            timestamp: chrono::Utc::now(),
+            metadata: b"",
+            trace: b"",
+        };
+        let first = Event::from(parts);
+        Ok(futures_util::StreamExt::chain(futures_util::stream::iter([Ok(first)]), futures_util::stream::pending()))
+    };
+    let mut spec = Spec::new(source, MemoryCursors::new(), consumer).health(&health).boxed();
+    let seen = seen_after(2 * MINUTE, &health, &mut spec).await;
+    assert_eq!(seen.last_event_id, Some("1526919030474-55".into()));
+    check(&seen, ConsumerState::WaitingForEvents, false);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_spec_takes_over_the_entry_of_one_that_is_gone() {
+    let health = Health::new();
+    for _ in 0..2 {
+        let spec = Spec::new(filled(1), MemoryCursors::new(), done("billing")).health(&health).boxed();
+        assert!(run(&mut spec.to_head()).await.unwrap_err().is_head_reached());
+    }
+    assert_eq!(only(&health).runs, 2);
+    let two = [(); 2].map(|()| Spec::new(filled(1), MemoryCursors::new(), done("billing")).health(&health));
+    assert_eq!(health.consumers().len(), 2);
+    drop(two);
+}
+
+#[tokio::test(start_paused = true)]
+async fn is_read_by_machines() {
+    let (health, scrape) = (Health::new(), Scrape::new());
+    let source = Tells::new(1, StreamPosition::behind(2).blocked(Blocked::new(1, 2 * MINUTE)));
+    let mut spec = Spec::new(source, MemoryCursors::new(), done("billing")).health(&health).boxed();
+    health.register(&scrape.registry).unwrap();
+    assert!(health.register(&scrape.registry).is_err());
+    let look = async {
+        sleep(2 * MINUTE).await;
+        let json = serde_json::to_value(health.report()).unwrap();
+        let value = |series: &str| scrape.value(series);
+        let label = "consumer_name=\"billing\"";
+        let values = [
+            value(&format!("reflex_consumer_healthy{{{label}}}")),
+            value(&format!("reflex_consumer_state{{{label},state=\"blocked\"}}")),
+            value(&format!("reflex_consumer_state{{{label},state=\"failing\"}}")),
+        ];
+        (json, values, value(&format!("reflex_consumer_stalled_seconds{{{label}}}")))
+    };
+    let (_, (json, values, stalled)) = join(run_until(&mut spec, sleep(3 * MINUTE)), look).await;
+    assert_eq!(values, [Some(0.0), Some(1.0), Some(0.0)]);
+    assert!(stalled.unwrap() > 119.0, "{stalled:?}");
+    assert_eq!(json["healthy"], false);
+    let consumer = &json["consumers"][0];
+    assert_eq!((&consumer["state"], &consumer["cursor"]), (&"blocked".into(), &"1".into()), "{consumer}");
+    assert_eq!(consumer["blocked"], serde_json::json!({"after": "1", "seconds": 120.0, "by": []}));
+    assert!(consumer["since"].as_str().unwrap().ends_with('Z'));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_hangs_is_seen() {
+    let health = Health::new();
+    let mut spec = Spec::new(filled(1), NeverStores, done("billing")).health(&health).boxed();
+    let seen = seen_after(2 * MINUTE, &health, &mut spec).await;
+    check(&seen, ConsumerState::Running, false);
+    assert_eq!(seen.last_event_id, Some(1.into()));
+}
+
+struct NeverStores;
+
+impl CursorStore for NeverStores {
+    async fn get(&self, _consumer: &str) -> Result<Option<Cursor>> {
+        Ok(None)
+    }
+
+    async fn set(&self, _consumer: &str, _cursor: &Cursor) -> Result<()> {
+        pending().await
+    }
+
+    async fn flush(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// A timer of the consumer that never returns, though no event is in hand.
+#[tokio::test(start_paused = true)]
+async fn an_advance_that_hangs_is_seen() {
+    let health = Health::new();
+    let mut spec = Spec::new(filled(1), MemoryCursors::new(), HangsInAdvance).health(&health).boxed();
+    let seen = seen_after(2 * MINUTE, &health, &mut spec).await;
+    check(&seen, ConsumerState::Running, false);
+    assert_eq!(seen.cursor, Some(1.into()));
+}
+
+struct HangsInAdvance;
+
+impl reflex_core::Consumer for HangsInAdvance {
+    fn name(&self) -> &str {
+        "billing"
+    }
+
+    async fn consume(&mut self, _event: Event) -> Result<Progress, HandlerError> {
+        Ok(Progress::Done)
+    }
+
+    async fn ready(&mut self) {
+        sleep(Duration::from_secs(1)).await;
+    }
+
+    async fn advance(&mut self) -> Result<Progress, HandlerError> {
+        pending().await
+    }
+}
