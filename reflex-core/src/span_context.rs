@@ -112,8 +112,8 @@ impl FromStr for SpanContext {
 
 fn parse_traceparent(header: &str) -> Option<SpanContext> {
     let mut fields = header.split('-');
-    let version = fields.next().filter(|version| version.len() == 2 && *version != "ff")?;
-    u8::from_str_radix(version, 16).ok()?;
+    let version = fields.next().filter(|version| *version != "ff")?;
+    parse_hex(version, 2)?;
     let trace_id = parse_hex(fields.next()?, 32)?;
     let span_id = parse_hex(fields.next()?, 16)?;
     let flags = parse_hex(fields.next()?, 2)?;
@@ -230,6 +230,8 @@ mod tests {
     fn malformed_contexts_are_none() {
         check_rejected("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331");
         check_rejected("ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
+        check_rejected("+1-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
+        check_rejected("0A-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
         check_rejected("00-00000000000000000000000000000000-b7ad6b7169203331-01");
         check_rejected("00-0AF7651916CD43DD8448EB211C80319C-b7ad6b7169203331-01");
         check_rejected("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-x");
