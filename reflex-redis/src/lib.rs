@@ -1,4 +1,4 @@
-//! Cursors in Redis, and Redis Streams as a source of events, for reflex.
+//! Cursors in Redis, Redis Streams as a source of events, and wake-ups over pub/sub, for reflex.
 //!
 //! ```no_run
 //! use reflex_core::{Event, NewEvent, Spec, consumer_fn, run};
@@ -22,7 +22,8 @@
 //! # Main types
 //!
 //! [`RedisCursors`] keeps the cursors of any consumers, also of those that read SQL tables. [`RedisStream`] reads a Redis
-//! Stream and appends to it. Neither connects before it is used, so a service can start while Redis is down.
+//! Stream and appends to it. [`RedisWakeUps`] let the processes that share an events table of a database wake each other. None
+//! of them connects before it is used, so a service can start while Redis is down.
 //!
 //! # Guarantees
 //!
@@ -37,8 +38,7 @@
 //!
 //! # Not supported
 //!
-//! Redis Cluster, Sentinel, consumer groups, and waking up other sources over pub/sub. Cursors need Redis 6.2 or newer, streams
-//! 7.0. TLS is a feature of the `redis` crate that the service chooses.
+//! Redis Cluster, Sentinel, and consumer groups. Cursors need Redis 6.2 or newer, streams 7.0. TLS is a feature of the `redis` crate that the service chooses.
 
 mod cursors;
 mod entry;
@@ -50,10 +50,12 @@ mod position;
 mod reader;
 mod stream;
 mod value;
+mod wake_ups;
 
 pub use self::{
     cursors::{RedisCursors, StoredCursor},
     error::{Error, Result},
-    options::{RedisCursorsOptions, RedisStreamOptions},
+    options::{RedisCursorsOptions, RedisStreamOptions, RedisWakeUpsOptions},
     stream::RedisStream,
+    wake_ups::RedisWakeUps,
 };

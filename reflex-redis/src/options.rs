@@ -155,6 +155,54 @@ impl<S: Into<String>> From<S> for RedisStreamOptions {
     }
 }
 
+/// How wake-ups go through Redis.
+///
+/// A plain prefix converts into options with all defaults.
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct RedisWakeUpsOptions {
+    pub(crate) prefix: String,
+    pub(crate) deadline: Duration,
+}
+
+impl RedisWakeUpsOptions {
+    /// What the channels begin with.
+    pub const DEFAULT_PREFIX: &str = "reflex:wake-ups:";
+    /// A command that was not answered for so long has failed.
+    pub const DEFAULT_DEADLINE: Duration = DEFAULT_DEADLINE;
+
+    /// Options for the channels with this prefix, 1 to 256 bytes without control characters, which is checked when the
+    /// wake-ups are made.
+    ///
+    /// A channel is the prefix and the name of a table with its database. Database servers whose databases are called the same
+    /// need a prefix each, or their tables wake each other's readers for nothing.
+    pub fn new(prefix: impl Into<String>) -> Self {
+        Self { prefix: prefix.into(), deadline: Self::DEFAULT_DEADLINE }
+    }
+
+    /// How long one command may take, connecting included. Default: 10 seconds.
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    pub(crate) fn validate(&self) -> Result<()> {
+        check_name(&self.prefix, "prefix of wake-ups", 256)
+    }
+}
+
+impl Default for RedisWakeUpsOptions {
+    fn default() -> Self {
+        Self::new(Self::DEFAULT_PREFIX)
+    }
+}
+
+impl<S: Into<String>> From<S> for RedisWakeUpsOptions {
+    fn from(prefix: S) -> Self {
+        Self::new(prefix)
+    }
+}
+
 fn check_name(name: &str, what: &'static str, max: usize) -> Result<()> {
     if (1..=max).contains(&name.len()) && !name.chars().any(char::is_control) {
         return Ok(());
