@@ -175,7 +175,8 @@ impl<C: CursorStore, K: Consumer> Engine<'_, C, K> {
         if end.is_stopped() || end.is_head_reached() || end.is_ended() {
             self.watch.busy();
             let progress = shutdown.attend(self.consumer.drain()).await.map_err(Error::from_handler)?;
-            shutdown.attend(self.settle(progress, None, Instant::now())).await?;
+            self.watch.took_long();
+            shutdown.attend(self.settle(progress, None)).await?;
         }
         Err(end)
     }
@@ -262,13 +263,16 @@ impl<C: CursorStore, K: Consumer> Engine<'_, C, K> {
         let since = self.recorder.begin(event.timestamp());
         self.watch.begin(&event, since);
         let outcome = shutdown.attend(consume_in_span(self.consumer, event.clone())).await;
-        let took = self.recorder.consumed(since);
+        let slow = self.recorder.consumed(since) > SLOW;
+        if slow {
+            self.watch.took_long();
+        }
         let settled = match outcome {
-            Ok(progress) => shutdown.attend(self.settle(progress, Some(event.id()), since + took)).await,
+            Ok(progress) => shutdown.attend(self.settle(progress, Some(event.id()))).await,
             Err(error) => Err(Error::from_handler(error)),
         };
         settled.map_err(|error| error.at_event(&event))?;
-        if took > SLOW {
+        if slow {
             self.turn = EVENTS_PER_TURN;
             tokio::task::yield_now().await;
         }
@@ -278,11 +282,12 @@ impl<C: CursorStore, K: Consumer> Engine<'_, C, K> {
     async fn advance(&mut self, shutdown: &mut Request<'_, impl Future<Output = ()>>) -> Result<()> {
         self.watch.busy();
         let progress = shutdown.attend(self.consumer.advance()).await.map_err(Error::from_handler)?;
-        shutdown.attend(self.settle(progress, None, Instant::now())).await
+        self.watch.took_long();
+        shutdown.attend(self.settle(progress, None)).await
     }
 
     /// Moves the cursor as far as the consumer allows.
-    async fn settle(&mut self, progress: Progress, consumed: Option<&Cursor>, at: Instant) -> Result<()> {
+    async fn settle(&mut self, progress: Progress, consumed: Option<&Cursor>) -> Result<()> {
         let cursor = match &progress {
             Progress::Pending => None,
             Progress::Done => consumed,
@@ -297,7 +302,7 @@ impl<C: CursorStore, K: Consumer> Engine<'_, C, K> {
         };
         self.unflushed = true;
         self.cursors.set(&self.name, cursor).await?;
-        self.watch.settled(cursor, at);
+        self.watch.settled(cursor);
         Ok(())
     }
 

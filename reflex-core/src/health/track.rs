@@ -148,6 +148,7 @@ impl Track {
         self.slow.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    #[inline]
     fn nanos(&self, at: Instant) -> u64 {
         let after = at.saturating_duration_since(self.base);
         after.as_secs() * 1_000_000_000 + u64::from(after.subsec_nanos()) + 1
@@ -163,6 +164,8 @@ impl Track {
 pub(crate) struct Watch {
     track: Option<Arc<Track>>,
     phase: Phase,
+    /// The time, as far as the run knows it without asking.
+    at: Instant,
     unsettled: bool,
     /// The failure that the run has to recover from.
     failing: Option<Failing>,
@@ -172,7 +175,8 @@ pub(crate) struct Watch {
 impl Watch {
     /// Notes that a run begins.
     pub(crate) fn start(track: Option<Arc<Track>>) -> Self {
-        let mut watch = Self { track, phase: Phase::Ended, unsettled: false, failing: None, events: 0 };
+        let mut watch =
+            Self { track, phase: Phase::Ended, at: Instant::now(), unsettled: false, failing: None, events: 0 };
         if let Some(track) = &watch.track {
             let mut slow = track.slow();
             slow.runs += 1;
@@ -210,9 +214,10 @@ impl Watch {
     }
 
     /// Notes that an event is handed over.
+    #[inline]
     pub(crate) fn begin(&mut self, event: &Event, at: Instant) {
-        self.enter(Phase::Busy, || at);
         let Some(track) = &self.track else { return };
+        self.at = at;
         track.handed.set(event.id());
         self.events += 1;
         track.events.store(self.events, Ordering::Relaxed);
@@ -220,12 +225,19 @@ impl Watch {
             self.unsettled = true;
             track.unsettled_at.store(track.nanos(at), Ordering::Relaxed);
         }
+        self.enter(Phase::Busy, || at);
+    }
+
+    /// Notes that what was done last took so long that its time is not the present one.
+    pub(crate) fn took_long(&mut self) {
+        self.at = Instant::now();
     }
 
     /// Notes that the cursor has moved.
-    pub(crate) fn settled(&mut self, cursor: &Cursor, at: Instant) {
+    #[inline]
+    pub(crate) fn settled(&mut self, cursor: &Cursor) {
         let Some(track) = &self.track else { return };
-        let at = track.nanos(at);
+        let at = track.nanos(self.at);
         track.settled.set(cursor);
         track.progress_at.store(at, Ordering::Relaxed);
         self.unsettled = !track.handed.is(cursor);
@@ -269,6 +281,7 @@ impl Watch {
         track.phase.store(Phase::Ended as u8, Ordering::Release);
     }
 
+    #[inline]
     fn enter(&mut self, phase: Phase, at: impl FnOnce() -> Instant) {
         if self.phase == phase {
             return;
@@ -315,6 +328,7 @@ const INTEGER: u8 = 1;
 const TEXT: u8 = 2;
 
 impl LastCursor {
+    #[inline]
     fn set(&self, cursor: &Cursor) {
         let kind = match cursor.as_i64() {
             Some(integer) => {
@@ -337,6 +351,7 @@ impl LastCursor {
         }
     }
 
+    #[inline]
     fn is(&self, cursor: &Cursor) -> bool {
         match cursor.as_i64() {
             Some(integer) => {
