@@ -1,6 +1,6 @@
 //! The database that a URL names, with a type for each kind.
 
-use std::{path::Path, str::FromStr, time::Duration};
+use std::{path::Path, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use sqlx::{
@@ -12,7 +12,7 @@ use sqlx::{
 };
 use tokio::time::timeout;
 
-use crate::exit::Usage;
+use crate::address::Address;
 
 /// How long a database may take to answer for the first time.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
@@ -53,44 +53,26 @@ impl Database {
     ///
     /// If the URL is wrong, or the database cannot be reached. The message has no password in it.
     pub(crate) async fn connect(url: &str, if_missing: IfMissing) -> Result<Self> {
-        let scheme = url.split_once(':').map_or("", |(scheme, _)| scheme);
-        match scheme {
-            "postgres" | "postgresql" => postgres(url).await.map(Self::Postgres),
-            "mysql" => mysql(url).await.map(Self::MySql),
-            "mariadb" => mysql(&url.replacen("mariadb", "mysql", 1)).await.map(Self::MySql),
-            "sqlite" => sqlite(url, if_missing).await.map(Self::Sqlite),
-            "" => Err(usage(format!("--database-url has no scheme: it must begin with {SCHEMES}"))),
-            scheme => {
-                let problem = format!("--database-url begins with `{scheme}:`, which is unknown");
-                Err(usage(format!("{problem}: it must begin with {SCHEMES}")))
-            }
+        match Address::parse(url)? {
+            Address::Postgres(options) => postgres(options).await.map(Self::Postgres),
+            Address::MySql(options) => mysql(options).await.map(Self::MySql),
+            Address::Sqlite(options) => sqlite(options, if_missing).await.map(Self::Sqlite),
         }
     }
 }
 
-const SCHEMES: &str = "postgres://, mysql://, mariadb:// or sqlite:";
-
-async fn postgres(url: &str) -> Result<PgPool> {
-    let options = parse::<PgConnectOptions>(url, "postgres://user:password@host:5432/database")?;
+async fn postgres(options: PgConnectOptions) -> Result<PgPool> {
     let place = format!("PostgreSQL at {}:{}", options.get_host(), options.get_port());
     pool(options, &place).await
 }
 
-async fn mysql(url: &str) -> Result<MySqlPool> {
-    let options = parse::<MySqlConnectOptions>(url, "mysql://user:password@host:3306/database")?;
-    if options.get_database().is_none() {
-        let problem = "--database-url names no database: write it like mysql://user:password@host:3306/database";
-        return Err(usage(problem.to_owned()));
-    }
+async fn mysql(options: MySqlConnectOptions) -> Result<MySqlPool> {
     let place = format!("MySQL or MariaDB at {}:{}", options.get_host(), options.get_port());
     pool(options, &place).await
 }
 
-async fn sqlite(url: &str, if_missing: IfMissing) -> Result<SqlitePool> {
-    if !names_file(url) {
-        return Err(usage("--database-url names no file: write it like sqlite:path/to/file.db".to_owned()));
-    }
-    let mut options = parse::<SqliteConnectOptions>(url, "sqlite:path/to/file.db")?.busy_timeout(BUSY_TIMEOUT);
+async fn sqlite(options: SqliteConnectOptions, if_missing: IfMissing) -> Result<SqlitePool> {
+    let mut options = options.busy_timeout(BUSY_TIMEOUT);
     let file = options.get_filename().to_owned();
     if !tokio::fs::try_exists(&file).await.unwrap_or(false) {
         check_directory(&file).await?;
@@ -106,13 +88,6 @@ async fn sqlite(url: &str, if_missing: IfMissing) -> Result<SqlitePool> {
     pool(options, &format!("SQLite file {}", file.display())).await
 }
 
-/// A database in memory would be gone with the command.
-fn names_file(url: &str) -> bool {
-    let name = url.trim_start_matches("sqlite:").trim_start_matches("//");
-    let (path, parameters) = name.split_once('?').unwrap_or((name, ""));
-    !path.is_empty() && path != ":memory:" && !parameters.split('&').any(|parameter| parameter == "mode=memory")
-}
-
 /// SQLite says only that it cannot open the file.
 async fn check_directory(file: &Path) -> Result<()> {
     let directory = file.parent().filter(|directory| !directory.as_os_str().is_empty());
@@ -126,14 +101,6 @@ async fn check_directory(file: &Path) -> Result<()> {
         );
     }
     Ok(())
-}
-
-fn usage(problem: String) -> anyhow::Error {
-    Usage(problem).into()
-}
-
-fn parse<O: FromStr<Err = sqlx::Error>>(url: &str, example: &str) -> Result<O> {
-    O::from_str(url).with_context(|| Usage(format!("--database-url cannot be read: write it like {example}")))
 }
 
 /// The pool itself would try a refused connection again until its own deadline, and forget why.

@@ -2,11 +2,14 @@
 //!
 //! [`args`] says what can be asked, [`commands`] does it, [`demo`] is the command that shows the rest at work.
 
+mod address;
 mod args;
 mod commands;
 mod database;
 mod demo;
 mod exit;
+#[cfg(test)]
+mod fuzz;
 mod interrupt;
 mod logging;
 mod ndjson;

@@ -44,6 +44,9 @@ mod cursors;
 mod entry;
 mod entry_id;
 mod error;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;
 mod link;
 mod options;
 mod position;

@@ -1,0 +1,10 @@
+#![no_main]
+
+#[path = "../../reflex-cli/src/address.rs"]
+mod address;
+#[path = "../../reflex-cli/src/exit.rs"]
+mod exit;
+#[path = "../../reflex-cli/src/fuzz/address.rs"]
+mod target;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| target::address(data));
