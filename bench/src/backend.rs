@@ -70,6 +70,16 @@ pub(crate) trait Backend: Dialect {
 
     fn options(url: &str) -> Done<<Self::Connection as Connection>::Options>;
 
+    /// Options under which the server counts the queries of a connection.
+    fn counted(options: <Self::Connection as Connection>::Options) -> <Self::Connection as Connection>::Options {
+        options
+    }
+
+    /// How many queries the server has answered, those of this connection aside; `None` if it does not count them.
+    async fn queries(_conn: &mut Self::Connection) -> Done<Option<i64>> {
+        Ok(None)
+    }
+
     /// Statements that fill a table with so many events, as [`NewRow::numbered`] has them.
     fn filling(table: &str, rows: u64) -> Vec<String>;
 
@@ -191,9 +201,19 @@ pub(crate) struct Db<D: Backend> {
 
 impl<D: Backend> Db<D> {
     pub(crate) async fn connect(url: String) -> Result<Self> {
+        let options = D::options(&url)?;
+        Self::with_options(url, options).await
+    }
+
+    /// The same over connections whose queries the server counts.
+    pub(crate) async fn counted(&self) -> Result<Self> {
+        Self::with_options(self.url.clone(), D::counted(D::options(&self.url)?)).await
+    }
+
+    async fn with_options(url: String, options: <D::Connection as Connection>::Options) -> Result<Self> {
         // A look at each connection before it is used would be a round trip on both sides.
         let pool = PoolOptions::new().max_connections(CONNECTIONS).test_before_acquire(false);
-        let pool = pool.connect_with(D::options(&url)?).await.with_context(|| format!("connect to {url}"))?;
+        let pool = pool.connect_with(options).await.with_context(|| format!("connect to {url}"))?;
         Ok(Self { url, pool })
     }
 

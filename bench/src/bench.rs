@@ -87,7 +87,7 @@ impl Bench {
         })?;
         let mut machine = self.machine.into_inner();
         machine.note_load();
-        Ok(Report { machine, rows: self.rows.into_inner() })
+        Ok(Report { machine, rows: self.rows.into_inner(), peers: Vec::new() })
     }
 
     pub(crate) fn wants(&self, id: &str) -> bool {

@@ -25,10 +25,6 @@ impl Latencies {
         Ok(self.0.record(arrived.saturating_sub(committed))?)
     }
 
-    pub(crate) fn len(&self) -> u64 {
-        self.0.len()
-    }
-
     /// In milliseconds.
     pub(crate) fn quantiles(&self) -> Quantiles {
         let at = |quantile| self.0.value_at_quantile(quantile) as f64 / 1e6;

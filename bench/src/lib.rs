@@ -12,9 +12,11 @@ mod child;
 mod latency;
 mod machine;
 mod measure;
+mod ready;
 mod report;
 mod rows;
 mod specs;
+mod writer;
 
 pub use self::{
     bench::{Bench, Options, Scale},

@@ -37,7 +37,7 @@ impl Machine {
         Ok(Self {
             processor: field("/proc/cpuinfo", "model name").unwrap_or_default(),
             cores: thread::available_parallelism()?.get(),
-            memory_gb: kilobytes("/proc/meminfo", "MemTotal").unwrap_or_default() / 1e6,
+            memory_gb: kilobytes("/proc/meminfo", "MemTotal").unwrap_or_default() as f64 / 1e6,
             kernel: fs::read_to_string("/proc/sys/kernel/osrelease")?.trim().to_owned(),
             flush_ms: flush_ms(folder)?,
             servers: Vec::new(),
@@ -58,9 +58,9 @@ impl fmt::Display for Machine {
     }
 }
 
-/// The most memory that this process ever occupied, in MB.
-pub(crate) fn peak_megabytes() -> Option<f64> {
-    kilobytes("/proc/self/status", "VmHWM").map(|kilobytes| kilobytes / 1e3)
+/// The most memory that this process ever occupied.
+pub(crate) fn peak_kilobytes() -> Option<u64> {
+    kilobytes("/proc/self/status", "VmHWM")
 }
 
 fn flush_ms(folder: &Path) -> io::Result<f64> {
@@ -80,7 +80,7 @@ fn load() -> String {
     load.split(' ').next().unwrap_or_default().to_owned()
 }
 
-fn kilobytes(path: &str, name: &str) -> Option<f64> {
+fn kilobytes(path: &str, name: &str) -> Option<u64> {
     field(path, name)?.split_whitespace().next()?.parse().ok()
 }
 

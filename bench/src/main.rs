@@ -20,7 +20,7 @@ struct Args {
     /// Measure less, for a first look
     #[arg(long)]
     quick: bool,
-    /// A file with rows that another program measured in the same way; can be repeated
+    /// A file with what other libraries do, as `bench/peers` writes it; can be repeated
     #[arg(long)]
     merge: Vec<PathBuf>,
     /// A Postgres server, by the URL of an administrator
@@ -47,8 +47,8 @@ fn main() -> Result<()> {
     let measured = measure(&bench);
     let mut report = bench.finish()?;
     for file in &args.merge {
-        let rows = fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
-        report.merge(&rows).with_context(|| format!("read {}", file.display()))?;
+        let peers = fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
+        report.merge(&peers).with_context(|| format!("read {}", file.display()))?;
     }
     println!("{report}");
     if let Some(file) = &args.json {

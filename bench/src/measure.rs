@@ -44,7 +44,7 @@ impl Stopwatch {
 }
 
 /// The samples of the runs of one row.
-pub(crate) struct Turns<T> {
+pub(crate) struct Turns<T = Sample> {
     pub(crate) reference: Vec<T>,
     pub(crate) ours: Vec<T>,
 }

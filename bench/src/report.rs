@@ -14,6 +14,7 @@ use crate::{
 pub struct Report {
     pub(crate) machine: Machine,
     pub(crate) rows: Vec<Row>,
+    pub(crate) peers: Vec<Peer>,
 }
 
 /// One line of the table.
@@ -25,6 +26,16 @@ pub struct Row {
     ours: Figure,
     reference: Option<Reference>,
     required: Option<Requirement>,
+}
+
+/// What another library does, as its own program measured it on the same server.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Peer {
+    what: String,
+    unit: Unit,
+    samples: Vec<f64>,
+    /// The id of the row that does the same with this library.
+    beside: String,
 }
 
 /// The median of the runs, and how far they were apart.
@@ -136,14 +147,25 @@ impl Report {
         &self.rows
     }
 
-    /// Adds rows that another program measured in the same way, as JSON.
+    /// Adds what another program measured, as JSON: a list of objects with the text `what`, the `unit` of the row, all
+    /// `samples`, and the id of the row that it is put `beside`.
     ///
     /// # Errors
     ///
-    /// If it is not a list of rows.
-    pub fn merge(&mut self, rows: &str) -> serde_json::Result<()> {
-        self.rows.extend(serde_json::from_str::<Vec<Row>>(rows)?);
+    /// If it is not such a list.
+    pub fn merge(&mut self, peers: &str) -> serde_json::Result<()> {
+        self.peers.extend(serde_json::from_str::<Vec<Peer>>(peers)?);
         Ok(())
+    }
+
+    fn write_peer(&self, peer: &Peer, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Peer { what, unit, samples, beside } = peer;
+        let value = median(samples.iter().copied()).unwrap_or(f64::NAN);
+        let ours = self.rows.iter().find(|row| row.id == *beside).map(|row| row.ours.median);
+        let ratio = ours.map(|ours| format!("{:.2}", ours / value));
+        let ours = ours.map(|ours| format!(": {}", unit.show(ours)));
+        let (ours, ratio) = (ours.unwrap_or_default(), ratio.unwrap_or_default());
+        writeln!(f, "| {what} | {} | `{beside}`{ours} | {ratio} |", unit.show(value))
     }
 }
 
@@ -152,7 +174,11 @@ impl fmt::Display for Report {
         writeln!(f, "{}", self.machine)?;
         writeln!(f, "| what | ours | beside | ratio | required | CPU s per million, ours / beside |")?;
         writeln!(f, "|---|--:|--:|--:|--:|--:|")?;
-        self.rows.iter().try_for_each(|row| writeln!(f, "{row}"))
+        self.rows.iter().try_for_each(|row| writeln!(f, "{row}"))?;
+        if !self.peers.is_empty() {
+            writeln!(f, "\n| other libraries | theirs | ours | ours / theirs |\n|---|--:|--:|--:|")?;
+        }
+        self.peers.iter().try_for_each(|peer| self.write_peer(peer, f))
     }
 }
 

@@ -2,7 +2,14 @@
 
 mod engine;
 mod fan_out;
+mod gaps;
+mod idle;
+mod insert;
+mod latency;
+mod memory;
+mod patterns;
 mod read;
+mod transactional;
 
 use anyhow::{Context, Result};
 
@@ -10,7 +17,18 @@ use crate::bench::Bench;
 
 type Family = fn(&Bench) -> Result<()>;
 
-const FAMILIES: [(&str, Family); 3] = [("engine", engine::rows), ("read", read::rows), ("fan-out", fan_out::rows)];
+const FAMILIES: [(&str, Family); 10] = [
+    ("engine", engine::rows),
+    ("read", read::rows),
+    ("fan-out", fan_out::rows),
+    ("idle", idle::rows),
+    ("patterns", patterns::rows),
+    ("transactional", transactional::rows),
+    ("insert", insert::rows),
+    ("latency", latency::rows),
+    ("gaps", gaps::rows),
+    ("memory", memory::rows),
+];
 
 /// Measures all rows that are asked for.
 ///

@@ -7,7 +7,12 @@ use std::sync::{
 
 use anyhow::{Result, ensure};
 use prometheus::Registry;
-use reflex_core::{Consumer, Cursor, CursorStore, Event, Metrics, Spec, StreamFunc, consumer_fn, run};
+use reflex_core::{
+    Consumer, Cursor, CursorStore, Event, HandlerError, MemoryCursors, Metrics, Spec, StreamFunc, consumer_fn, run,
+};
+use tokio::sync::mpsc;
+
+use crate::latency::now;
 
 /// Metrics in a registry of their own.
 pub(crate) fn metrics() -> Result<Metrics> {
@@ -22,7 +27,11 @@ pub(crate) fn fresh_name() -> String {
 
 /// A consumer that does nothing.
 pub(crate) fn idle_consumer() -> impl Consumer + Clone + 'static {
-    consumer_fn(fresh_name(), |_event: Event| async { Ok(()) })
+    idle_named(fresh_name())
+}
+
+pub(crate) fn idle_named(name: String) -> impl Consumer + Clone + 'static {
+    consumer_fn(name, |_event: Event| async { Ok(()) })
 }
 
 /// Runs a spec up to the head, and sees to it that it got as far as this id.
@@ -42,4 +51,28 @@ where
     let cursor = cursors.get(&name).await?;
     ensure!(cursor == Some(Cursor::from(head as i64)), "`{name}` ended at {cursor:?} instead of {head}");
     Ok(())
+}
+
+/// Follows a table after this id, and tells when each event arrived.
+pub(crate) async fn tell_arrivals(events: impl StreamFunc, after: i64, arrived: mpsc::Sender<u64>) -> Result<()> {
+    follow(events, after, move |_event| {
+        let (arrived, at) = (arrived.clone(), now());
+        async move { Ok(arrived.send(at).await?) }
+    })
+    .await
+}
+
+/// Follows a table after this id, until it fails.
+pub(crate) async fn follow<F, Fut>(events: impl StreamFunc, after: i64, handler: F) -> Result<()>
+where
+    F: FnMut(Event) -> Fut + Send,
+    Fut: Future<Output = Result<(), HandlerError>> + Send,
+{
+    let (name, cursors) = (fresh_name(), MemoryCursors::new());
+    if after > 0 {
+        cursors.set(&name, &after.into()).await?;
+    }
+    let mut spec = Spec::new(events, cursors, consumer_fn(name, handler)).metrics(&metrics()?);
+    let Err(end) = run(&mut spec).await;
+    Err(end.into())
 }

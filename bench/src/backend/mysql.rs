@@ -34,6 +34,13 @@ impl Backend for MySql {
         url.parse()
     }
 
+    async fn queries(conn: &mut MySqlConnection) -> Done<Option<i64>> {
+        let questions = "select cast((select variable_value from information_schema.global_status
+            where variable_name = 'QUESTIONS') - (select variable_value from information_schema.session_status
+            where variable_name = 'QUESTIONS') as signed)";
+        sqlx::query_scalar(questions).fetch_one(conn).await.map(Some)
+    }
+
     fn filling(table: &str, rows: u64) -> Vec<String> {
         let insert = format!(
             r#"insert into {table} (foreign_id, type, metadata) select concat('account-', seq % 1000), 1,

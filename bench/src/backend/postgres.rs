@@ -33,6 +33,20 @@ impl Backend for Postgres {
         url.parse()
     }
 
+    fn counted(options: PgConnectOptions) -> PgConnectOptions {
+        options.options([("pg_stat_statements.track", "top")])
+    }
+
+    async fn queries(conn: &mut PgConnection) -> Done<Option<i64>> {
+        let loaded = "select current_setting('shared_preload_libraries') like '%pg_stat_statements%'";
+        if !sqlx::query_scalar::<_, bool>(loaded).fetch_one(&mut *conn).await? {
+            return Ok(None);
+        }
+        Self::run(conn, "create extension if not exists pg_stat_statements schema public".to_owned()).await?;
+        let calls = "select coalesce(sum(calls), 0)::bigint from public.pg_stat_statements";
+        sqlx::query_scalar(calls).fetch_one(conn).await.map(Some)
+    }
+
     fn filling(table: &str, rows: u64) -> Vec<String> {
         let insert = format!(
             r#"insert into {table} (foreign_id, type, metadata) select 'account-' || n % 1000, 1,
