@@ -9,6 +9,12 @@ use sqlx::{
 
 /// A database that is tormented.
 pub trait Backend: reflex_sql::Dialect + reflex_migrations::Dialect {
+    /// What people call it.
+    const TITLE: &'static str;
+
+    /// Whether others wait while a transaction writes.
+    const ONE_WRITER: bool;
+
     /// Begins a transaction that writes. SQLite has to know that from the start, or it may fail when the first row comes.
     const BEGIN: &'static str;
 
@@ -85,6 +91,8 @@ macro_rules! statements {
 }
 
 impl Backend for Postgres {
+    const TITLE: &'static str = "Postgres";
+    const ONE_WRITER: bool = false;
     const BEGIN: &'static str = "begin";
 
     fn options(url: &str) -> Result<<Self::Connection as Connection>::Options> {
@@ -95,6 +103,8 @@ impl Backend for Postgres {
 }
 
 impl Backend for MySql {
+    const TITLE: &'static str = "MariaDB";
+    const ONE_WRITER: bool = false;
     const BEGIN: &'static str = "start transaction";
 
     fn options(url: &str) -> Result<<Self::Connection as Connection>::Options> {
@@ -105,6 +115,8 @@ impl Backend for MySql {
 }
 
 impl Backend for Sqlite {
+    const TITLE: &'static str = "SQLite";
+    const ONE_WRITER: bool = true;
     const BEGIN: &'static str = "begin immediate";
 
     fn options(url: &str) -> Result<<Self::Connection as Connection>::Options> {

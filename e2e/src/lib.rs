@@ -6,6 +6,7 @@
 mod backend;
 mod effects;
 mod naive;
+mod outcome;
 pub mod readers;
 mod record;
 mod seed;
@@ -16,7 +17,8 @@ pub use self::{
     backend::Backend,
     effects::{check_all_effects, make_effects, write_effects},
     naive::naive,
+    outcome::Outcome,
     record::{Goal, Goals, Record},
     seed::{duration, seed},
-    workload::{Pace, Tally, Workload},
+    workload::{Pace, Tally, Workload, begin_with_rows, insert_statement},
 };

@@ -1,11 +1,11 @@
 //! A second process for the end-to-end tests: it writes to an events table, or consumes it, and tells what it did on its
 //! standard output, one line per event. The tests kill it at random.
 
-use std::{env, error::Error as _, io::Write, time::Duration};
+use std::{env, error::Error as _, future::pending, io::Write, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use reflex_core::{BufferedCursors, Event, HandlerError, Spec, consumer_fn, run};
-use reflex_e2e::{Backend, Workload, write_effects};
+use reflex_e2e::{Backend, Workload, begin_with_rows, write_effects};
 use reflex_sql::{CursorsTable, EventsTable, EventsTableOptions, TransactionalCursors};
 use rpatterns::{Key, batch, keyed_lanes};
 use sqlx::{MySql, Postgres, Sqlite};
@@ -28,8 +28,8 @@ async fn main() -> Result<()> {
         [url, rest @ ..] if url.starts_with("mysql:") => Box::pin(act::<MySql>(url, rest)).await,
         [url, rest @ ..] if url.starts_with("sqlite:") => Box::pin(act::<Sqlite>(url, rest)).await,
         _ => bail!(
-            "usage: reflex-e2e URL write SEED FIRST LAST SECONDS ROWS_PER_SECOND | URL consume NAME | \
-                   URL lanes NAME LANES WINDOW | URL transact NAME LENGTH"
+            "usage: reflex-e2e URL write SEED FIRST LAST SECONDS ROWS_PER_SECOND | URL hold FIRST ROWS | \
+                   URL consume NAME | URL lanes NAME LANES WINDOW | URL transact NAME LENGTH"
         ),
     }
 }
@@ -46,9 +46,11 @@ async fn act<D: Backend>(url: &str, args: &[&str]) -> Result<()> {
                 rows_per_second,
                 slow_per_mille: 50,
                 duplicates_allowed: false,
+                survives: false,
             };
             write::<D>(url, workload).await
         }
+        ["hold", first, rows] => hold::<D>(url, first.parse()?, rows.parse()?).await,
         ["consume", name] => consume::<D>(url, name).await,
         ["lanes", name, lanes, window] => consume_in_lanes::<D>(url, name, lanes.parse()?, window.parse()?).await,
         ["transact", name, length] => transact::<D>(url, name, length.parse()?).await,
@@ -68,6 +70,14 @@ async fn write<D: Backend>(url: &str, workload: Workload) -> Result<()> {
         anyhow::Ok(())
     };
     tokio::try_join!(workload.run(&pool, &table, committed), tell).map(drop)
+}
+
+/// Inserts events, says the id of the first, and never ends the transaction.
+async fn hold<D: Backend>(url: &str, first: i64, rows: i64) -> Result<()> {
+    let mut conn = D::connect(&D::pool(url)?).await?;
+    let held = begin_with_rows::<D>(&mut conn, D::BEGIN, first..first + rows).await?;
+    say_at_once(&format!("{held}\n"))?;
+    pending().await
 }
 
 async fn consume<D: Backend>(url: &str, name: &str) -> Result<()> {

@@ -1,17 +1,19 @@
 use std::{
     ops::{AddAssign, Range},
+    pin::pin,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use rand::{SeedableRng, rngs::StdRng};
 use reflex_sql::EventsTable;
 use sqlx::Pool;
 use tokio::{
+    select,
     sync::mpsc,
     task::JoinSet,
     time::{Instant, sleep},
@@ -36,6 +38,8 @@ pub struct Workload {
     pub slow_per_mille: u32,
     /// Whether a duplicate key is no failure: the transaction counts as rolled back.
     pub duplicates_allowed: bool,
+    /// Whether a writer that gets an error connects again and goes on. What it was committing may be in the table, untold.
+    pub survives: bool,
 }
 
 /// What writers did.
@@ -55,6 +59,8 @@ pub struct Tally {
     pub slow: u64,
     /// Transactions that failed on a duplicate key.
     pub refused: u64,
+    /// Transactions that failed on anything else.
+    pub failures: u64,
 }
 
 impl Workload {
@@ -78,19 +84,45 @@ impl Workload {
         table: &EventsTable<D>,
         committed: mpsc::Sender<Vec<i64>>,
     ) -> Result<Tally> {
+        self.run_until(sleep(self.duration), pool, table, committed).await
+    }
+
+    /// As [`run`](Self::run), until `stop` is done, whatever the duration says.
+    ///
+    /// # Errors
+    ///
+    /// As [`run`](Self::run).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`run`](Self::run).
+    pub async fn run_until<D: Backend>(
+        &self,
+        stop: impl Future<Output = ()>,
+        pool: &Pool<D>,
+        table: &EventsTable<D>,
+        committed: mpsc::Sender<Vec<i64>>,
+    ) -> Result<Tally> {
         let pace = Arc::new(Pace::new(self.rows_per_second));
-        let until = Instant::now() + self.duration;
+        let stopped = Arc::new(AtomicBool::new(false));
         let mut writers = JoinSet::new();
         for number in self.writers.clone() {
             let rng = StdRng::seed_from_u64(self.seed.wrapping_add(number.into()));
             let writer = Writer::connect(number, rng, pool, table, self.clone(), pace.clone(), committed.clone());
-            writers.spawn(writer.await?.run(until));
+            writers.spawn(writer.await?.run(stopped.clone()));
         }
+        drop(committed);
+        let mut stop = pin!(stop);
         let mut tally = Tally::default();
-        while let Some(ended) = writers.join_next().await {
-            tally += ended??;
+        loop {
+            select! {
+                () = &mut stop, if !stopped.load(Ordering::Relaxed) => stopped.store(true, Ordering::Relaxed),
+                ended = writers.join_next() => match ended {
+                    Some(ended) => tally += ended??,
+                    None => return Ok(tally),
+                },
+            }
         }
-        Ok(tally)
     }
 }
 
@@ -103,6 +135,7 @@ impl AddAssign for Tally {
         self.undone += other.undone;
         self.slow += other.slow;
         self.refused += other.refused;
+        self.failures += other.failures;
     }
 }
 
@@ -138,4 +171,32 @@ impl Pace {
             sleep(Duration::from_millis(5)).await;
         }
     }
+}
+
+/// Begins a transaction with this statement and inserts events with these foreign ids; returns the id of the first.
+///
+/// # Errors
+///
+/// If the database fails.
+///
+/// # Cancel safety
+///
+/// If the future is dropped, close the connection.
+pub async fn begin_with_rows<D: Backend>(
+    conn: &mut D::Connection,
+    begin: &str,
+    foreign_ids: Range<i64>,
+) -> Result<i64> {
+    let first = foreign_ids.start;
+    D::run_sql(conn, begin.to_owned()).await?;
+    D::run_sql(conn, insert_statement(foreign_ids)).await?;
+    let sql = format!("select id from events where foreign_id = '{first}'");
+    Ok(D::rows(conn, sql).await?.first().context("a transaction sees what it inserted")?.0)
+}
+
+/// The statement that inserts an event for each of these foreign ids.
+#[must_use]
+pub fn insert_statement(foreign_ids: Range<i64>) -> String {
+    let rows: Vec<_> = foreign_ids.map(|id| format!("('{id}', 1)")).collect();
+    format!("insert into events (foreign_id, type) values {}", rows.join(", "))
 }

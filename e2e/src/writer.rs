@@ -1,21 +1,27 @@
 //! One writer: a random mix of transactions on a connection of its own.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use anyhow::{Context, Result};
 use rand::{RngExt, rngs::StdRng};
 use reflex_core::NewEvent;
 use reflex_sql::{EventsTable, Notify};
 use sqlx::Pool;
-use tokio::{
-    sync::mpsc,
-    time::{Instant, sleep},
-};
+use tokio::{sync::mpsc, time::sleep};
 
 use crate::{Backend, Pace, Tally, Workload};
 
 /// How long a slow transaction holds its ids.
 const SLOW: Duration = Duration::from_millis(300);
+
+/// A writer without a connection tries to get one this often.
+const RECONNECT: Duration = Duration::from_millis(20);
 
 /// SQLite joins no more of them.
 const MAX_SELECTS: usize = 500;
@@ -65,24 +71,41 @@ impl<D: Backend> Writer<D> {
         })
     }
 
-    pub(crate) async fn run(mut self, until: Instant) -> Result<Tally> {
+    pub(crate) async fn run(mut self, stopped: Arc<AtomicBool>) -> Result<Tally> {
         if self.number == self.workload.writers.start {
             let outcome = self.slow().await;
-            self.settle(outcome).await?;
+            self.settle(outcome, &stopped).await?;
         }
-        while Instant::now() < until {
+        while !stopped.load(Ordering::Relaxed) {
             self.pace.wait().await;
             let outcome = self.transaction().await;
-            self.settle(outcome).await?;
+            self.settle(outcome, &stopped).await?;
             self.idle(5).await;
         }
         Ok(self.tally)
     }
 
-    async fn settle(&mut self, outcome: Result<()>) -> Result<()> {
+    async fn settle(&mut self, outcome: Result<()>, stopped: &AtomicBool) -> Result<()> {
         match outcome {
             Err(error) if self.workload.duplicates_allowed && is_duplicate(&error) => self.refused().await,
+            Err(_) if self.workload.survives => {
+                self.failed(stopped).await;
+                Ok(())
+            }
             outcome => outcome.with_context(|| format!("writer {}", self.number)),
+        }
+    }
+
+    /// Connects again, when that is possible.
+    async fn failed(&mut self, stopped: &AtomicBool) {
+        self.tally.failures += 1;
+        self.forget();
+        while !stopped.load(Ordering::Relaxed) {
+            sleep(RECONNECT).await;
+            if let Ok(conn) = D::connect(&self.pool).await {
+                self.conn = conn;
+                return;
+            }
         }
     }
 

@@ -1,3 +1,4 @@
+use std::env;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Command;
@@ -142,6 +143,7 @@ pub struct MariaDbOptions {
     args: Vec<String>,
     left_out: bool,
     durable: bool,
+    parent: Option<PathBuf>,
 }
 
 impl MariaDbOptions {
@@ -169,6 +171,12 @@ impl MariaDbOptions {
         self
     }
 
+    /// Keeps the server's files in a folder of its own inside this one. Default: inside the folder for temporary files.
+    pub fn parent_folder(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.parent = Some(folder.into());
+        self
+    }
+
     /// Creates the data folder and starts the server.
     ///
     /// # Errors
@@ -176,8 +184,9 @@ impl MariaDbOptions {
     /// If MariaDB is not installed (the message says what to do) or does not start (the
     /// message ends with its log).
     pub fn start(self) -> Result<MariaDb> {
-        let program = MariaDbProgram { path: PROGRAMS.find(&SERVER)?, args: self.command_line() };
-        let sandbox = Sandbox::new("mariadb", ACCOUNT)?;
+        let path = PROGRAMS.find(&SERVER)?;
+        let sandbox = Sandbox::new_in(self.parent.as_deref().unwrap_or(&env::temp_dir()), "mariadb", ACCOUNT)?;
+        let program = MariaDbProgram { path, args: self.command_line() };
         let mut install = sandbox.command(&PROGRAMS.find(&INSTALL)?);
         install.args(["--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db"]);
         install.arg(option("datadir", &sandbox, DATA));

@@ -1,3 +1,4 @@
+use std::env;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -120,6 +121,15 @@ impl Postgres {
         self.server.stop(mode.signal())
     }
 
+    /// Asks the server to stop, and returns at once; does nothing if it is stopped.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be asked.
+    pub fn ask_to_stop(&self, mode: StopMode) -> Result<()> {
+        self.server.ask_to_stop(mode.signal())
+    }
+
     /// Starts the server again with the same port and data, after a fast stop if it runs.
     ///
     /// # Errors
@@ -158,6 +168,7 @@ pub struct PostgresOptions {
     settings: Vec<(String, String)>,
     args: Vec<String>,
     durable: bool,
+    parent: Option<PathBuf>,
 }
 
 impl PostgresOptions {
@@ -179,6 +190,12 @@ impl PostgresOptions {
         self
     }
 
+    /// Keeps the server's files in a folder of its own inside this one. Default: inside the folder for temporary files.
+    pub fn parent_folder(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.parent = Some(folder.into());
+        self
+    }
+
     /// Creates the data folder and starts the server.
     ///
     /// # Errors
@@ -187,7 +204,7 @@ impl PostgresOptions {
     /// message ends with its log).
     pub fn start(self) -> Result<Postgres> {
         let program = PostgresProgram { path: PROGRAMS.find(&["postgres"])?, args: self.args };
-        let sandbox = Sandbox::new("postgres", ACCOUNT)?;
+        let sandbox = Sandbox::new_in(&self.parent.unwrap_or_else(env::temp_dir), "postgres", ACCOUNT)?;
         let mut init = sandbox.command(&PROGRAMS.find(&["initdb"])?);
         init.args(["--no-sync", "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "--username", SUPERUSER]);
         init.arg("--pgdata").arg(sandbox.path(DATA));

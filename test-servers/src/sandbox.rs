@@ -59,8 +59,13 @@ pub(crate) struct Sandbox {
 impl Sandbox {
     /// A new folder whose programs run as `account` if this process is root.
     pub(crate) fn new(name: &str, account: &str) -> Result<Self> {
+        Self::new_in(&env::temp_dir(), name, account)
+    }
+
+    /// As [`new`](Self::new), in this folder instead of the one for temporary files.
+    pub(crate) fn new_in(parent: &Path, name: &str, account: &str) -> Result<Self> {
         let user = User::for_server(account)?;
-        let (guardian, folder) = guard(name)?;
+        let (guardian, folder) = guard(parent, name)?;
         // From here on dropping it removes the folder.
         let sandbox = Self { folder, user, guardian };
         hand_over(&sandbox.folder, user)
@@ -140,11 +145,11 @@ fn hand_over(folder: &Path, user: Option<User>) -> io::Result<()> {
 }
 
 /// Starts a guardian and waits until it has made its folder.
-fn guard(name: &str) -> Result<(Child, PathBuf)> {
-    let attempt = || format!("make a folder in {} with a guardian", env::temp_dir().display());
+fn guard(parent: &Path, name: &str) -> Result<(Child, PathBuf)> {
+    let attempt = || format!("make a folder in {} with a guardian", parent.display());
     let mut guardian = Command::new("sh")
         .args(["-c", GUARD])
-        .arg(env::temp_dir().join(format!("reflex-{name}-")))
+        .arg(parent.join(format!("reflex-{name}-")))
         .current_dir("/")
         .process_group(0)
         .stdin(Stdio::piped())

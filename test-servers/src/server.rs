@@ -118,6 +118,10 @@ impl<P: Program> Server<P> {
         self.forget(&mut slot)
     }
 
+    pub(crate) fn ask_to_stop(&self, how: Signal) -> Result<()> {
+        self.child().as_ref().map_or(Ok(()), |child| signal(child, how))
+    }
+
     pub(crate) fn kill(&self) -> Result<()> {
         let mut slot = self.child();
         let Some(child) = slot.as_mut() else {

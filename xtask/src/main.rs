@@ -41,14 +41,18 @@ enum Task {
     /// Prints the lines that make a shell use them, so that `cargo test -- --include-ignored`
     /// works there.
     Servers,
-    /// Runs the chaos tests for longer, one after the other.
+    /// Runs the chaos tests and the drills with faults for longer, one after the other.
     ///
-    /// Each prints the seed of its random choices; REFLEX_CHAOS_SEED repeats them. The servers are
-    /// those of `test`.
+    /// Prints a line for each, and then all of them as a Markdown table. A test that fails shows the
+    /// seed of its random choices; REFLEX_CHAOS_SEED repeats them. The servers are those of `test`.
+    /// A full disk is part of it only where a tmpfs may be mounted, as by root.
     Chaos {
-        /// How long each of them goes on
-        #[arg(long, default_value_t = 5)]
+        /// How long all of them take together, about
+        #[arg(long, default_value_t = 15)]
         minutes: u64,
+        /// Print one JSON object per line instead
+        #[arg(long)]
+        json: bool,
     },
     /// Measures everything beside what it would be replaced with, and prints one table.
     ///
@@ -73,7 +77,7 @@ fn run(task: Task) -> Result<()> {
     match task {
         Task::Test { filters } => test::run(&runner, &filters),
         Task::Servers => servers::serve(&runner),
-        Task::Chaos { minutes } => chaos::run(&runner, minutes),
+        Task::Chaos { minutes, json } => chaos::run(&runner, minutes, json),
         Task::Bench(args) => bench::run(&runner, &args),
         Task::Ci => ci::run(&runner),
     }

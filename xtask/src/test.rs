@@ -1,16 +1,11 @@
 //! All tests, against private servers.
 
-use std::env;
 use std::process::Command;
 
 use anyhow::Result;
 
-use crate::chaos;
 use crate::runner::Runner;
 use crate::servers::Servers;
-
-/// How long each chaos test goes on.
-const CHAOS_SECONDS: &str = "20";
 
 /// Runs the tests whose names contain one of `filters`, or all.
 pub(crate) fn run(runner: &Runner, filters: &[String]) -> Result<()> {
@@ -23,9 +18,6 @@ pub(crate) fn run(runner: &Runner, filters: &[String]) -> Result<()> {
         let mut cargo = runner.cargo();
         cargo.args(["test", "--workspace", "--all-features", "--no-fail-fast"]).args(args).args(filters);
         cargo.envs(environment.iter().cloned());
-        if env::var_os(chaos::SECONDS).is_none() {
-            cargo.env(chaos::SECONDS, CHAOS_SECONDS);
-        }
         cargo
     };
     runner.run(&mut test(&["--lib", "--bins", "--tests", "--examples", "--", "--include-ignored"]))?;

@@ -70,13 +70,26 @@ fn test_uses_servers_from_the_environment() {
 }
 
 #[test]
-fn chaos_takes_the_time_that_it_is_given() {
-    let place = Place::new(r#"env > "$PLACE/env"; echo "$*" >> "$PLACE/args""#);
+fn chaos_divides_the_time_and_prints_a_table() {
+    let place = Place::new(
+        r#"echo "$*" >> "$PLACE/args"
+case "$*" in *--list*) printf 'chaos::one: test\nfaults::two: test\n\n2 tests, 0 benchmarks\n'; exit;; esac
+echo "$REFLEX_CHAOS_SECONDS" >> "$PLACE/seconds"
+echo '{"fault":"x","database":"SQLite","faults":1,"events":2,"runs":3,"failures":4,"repeats":5,
+"lost":0,"phantoms":0,"disorder":0,"seconds":6}' | tr -d '\n' >> "$REFLEX_CHAOS_REPORT"
+echo >> "$REFLEX_CHAOS_REPORT"; case "$*" in *two) exit 1;; esac"#,
+    );
     let mut task = place.command("chaos");
     task.args(["--minutes", "3"]).envs(URLS.map(|url| (url, "from-outside")));
-    assert!(end(&mut task.spawn().unwrap()).success());
-    assert!(place.read("env").contains("REFLEX_CHAOS_SECONDS=180\n"));
-    assert!(place.read("args").starts_with("test --package=reflex-e2e --test=it "), "{}", place.read("args"));
+    assert!(!end(&mut task.spawn().unwrap()).success());
+    let args = place.read("args");
+    assert!(args.ends_with("--include-ignored --exact faults::two\n"), "{args}");
+    let seconds: Vec<u64> = place.read("seconds").lines().map(|line| line.parse().unwrap()).collect();
+    assert!(seconds.len() == 2 && seconds[0] < 90 && seconds[0] > 30 && seconds[1] > 60, "{seconds:?}");
+    let said = place.read("stdout");
+    assert_eq!(said.matches("\nSQLite, x: 1 faults, 2 events").count(), 1, "{said}");
+    assert_eq!(said.matches("| x | SQLite | 1 | 2 | 3 | 4 | 5 | 0 | 0 | 0 | 6 |\n").count(), 2, "{said}");
+    assert!(place.read("stderr").contains("1 of 2 chaos tests failed: faults::two"), "{}", place.read("stderr"));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use anyhow::Result;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use reflex_core::{BufferedCursors, EventsTableMetrics};
 use reflex_e2e::{
-    Backend, Goal, Goals, Record, Tally, Workload, duration,
+    Backend, Goal, Goals, Outcome, Record, Tally, Workload, duration,
     readers::{Speed, ToHead, follow, follow_from_head, restart_at_random, to_head_repeatedly},
     seed,
 };
@@ -93,7 +93,7 @@ impl Chaos {
     }
 
     async fn run<D: Backend>(&self, namespace: &Namespace<D>) {
-        let pool = &namespace.pool;
+        let (pool, begun) = (&namespace.pool, Instant::now());
         let (far, _proxy) = match self.mode {
             // It fills one id after the other: from afar it takes too long.
             GapMode::Noop => (pool.clone(), None),
@@ -120,7 +120,16 @@ impl Chaos {
         let caught_up = ended.elapsed();
 
         assert_committed(&told, &committed);
-        check(seen, &committed);
+        let mut outcome = Outcome {
+            fault: format!("none{}", if self.mode == GapMode::Noop { ", noop mode" } else { "" }),
+            database: D::TITLE.to_owned(),
+            events: committed.len() as u64,
+            seconds: begun.elapsed().as_secs(),
+            ..Outcome::default()
+        };
+        let wrong = check(seen, &committed, &mut outcome);
+        outcome.tell().unwrap();
+        assert!(wrong.is_empty(), "{} of the readers:\n{}", wrong.len(), wrong.join("\n"));
         let table = metrics.events_table("events");
         self.tell(&tally, duration, caught_up, last, &table);
         assert_wild(&tally);
@@ -136,6 +145,7 @@ impl Chaos {
             rows_per_second: (MAX_ROWS / duration.as_secs().max(1)).min(MAX_ROWS_PER_SECOND),
             slow_per_mille: self.slow_per_mille,
             duplicates_allowed: self.mode == GapMode::Noop,
+            survives: false,
         }
     }
 
@@ -236,17 +246,21 @@ async fn from_random_cursor<D: Backend>(table: EventsTable<D>, pool: Pool<D>, at
     follow(table, Record::after((highest as f64 * at) as i64), Speed::Full, goal).await
 }
 
-#[track_caller]
-fn check(seen: Vec<(String, Result<Seen>)>, committed: &[(i64, i64)]) {
+/// Holds what each reader saw against what was committed. Returns what is wrong.
+fn check(seen: Vec<(String, Result<Seen>)>, committed: &[(i64, i64)], outcome: &mut Outcome) -> Vec<String> {
     let mut wrong = Vec::new();
-    for (name, outcome) in seen {
-        let checked = outcome.and_then(|seen| match seen {
-            Seen::Record(record) => record.check(committed).map(|report| eprintln!("  {name}: {report:?}")),
-            Seen::ToHead(reads) => reads.iter().try_for_each(|read| read.check(committed)),
+    for (name, brought) in seen {
+        let checked = brought.and_then(|seen| match seen {
+            Seen::Record(record) => {
+                outcome.count(&record.history(committed));
+                record.check(committed).map(|report| eprintln!("  {name}: {report:?}"))
+            }
+            Seen::ToHead(reads) => {
+                outcome.runs += reads.len();
+                reads.iter().try_for_each(|read| read.check(committed))
+            }
         });
-        if let Err(error) = checked {
-            wrong.push(format!("{name}: {error:#}"));
-        }
+        wrong.extend(checked.err().map(|error| format!("{name}: {error:#}")));
     }
-    assert!(wrong.is_empty(), "{} of the readers:\n{}", wrong.len(), wrong.join("\n"));
+    wrong
 }

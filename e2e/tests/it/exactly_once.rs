@@ -175,7 +175,7 @@ fn writing_effects(cursors: &TransactionalCursors<Sqlite>, name: &str) -> impl C
 }
 
 async fn set_up<D: Backend>(namespace: &Namespace<D>, rng: &mut StdRng) -> u64 {
-    let events = EVENTS_PER_SECOND * duration(Duration::from_secs(4)).unwrap().as_secs().max(1);
+    let events = EVENTS_PER_SECOND * duration(Duration::from_secs(10)).unwrap().as_secs().max(1);
     make_effects(&namespace.pool, KEYS).await.unwrap();
     let mut last = 0;
     for _ in 0..events / EVENTS_PER_INSERT {

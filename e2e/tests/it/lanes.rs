@@ -39,7 +39,7 @@ async fn another_number_of_lanes_in_each_process() {
 
 async fn torment(test: &str, lanes: RangeInclusive<usize>) {
     let seed = seed(test).unwrap();
-    let events = EVENTS_PER_SECOND * duration(Duration::from_secs(4)).unwrap().as_secs().max(1);
+    let events = EVENTS_PER_SECOND * duration(Duration::from_secs(10)).unwrap().as_secs().max(1);
     let namespace = Namespace::postgres(test).await;
     let consumer = consume_and_kill(&namespace.url, lanes, StdRng::seed_from_u64(seed), events);
     let (seen, ()) = tokio::join!(consumer, insert(&namespace, events));

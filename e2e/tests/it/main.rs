@@ -1,4 +1,4 @@
-//! End-to-end tests: chaos, outages, and what holds a stream back.
+//! End-to-end tests: chaos, faults, and what holds a stream back.
 
 #![expect(clippy::print_stderr, clippy::unwrap_used, reason = "a test fails by it, and tells figures")]
 
@@ -6,12 +6,11 @@ mod abandoned;
 mod attacks;
 mod chaos;
 mod exactly_once;
+mod faults;
 mod lanes;
 mod naive;
-mod outages;
 mod parking;
 mod process;
-mod processes;
 mod support;
 mod waiting;
 mod wake_up;

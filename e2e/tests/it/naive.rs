@@ -37,6 +37,7 @@ async fn loses_events<D: Backend>(test: &str, pool: &Pool<D>) {
         rows_per_second: 6_000,
         slow_per_mille: 50,
         duplicates_allowed: false,
+        survives: false,
     };
     let table = EventsTable::open(pool, "events").await.unwrap();
     let (goals, goal) = Goals::new();

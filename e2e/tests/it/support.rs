@@ -1,6 +1,6 @@
 //! Databases of their own for the tests, and what most of them need.
 
-use std::{collections::BTreeSet, env, time::Duration};
+use std::{collections::BTreeSet, env, path::Path, time::Duration};
 
 use prometheus::Registry;
 use reflex_core::Metrics;
@@ -10,7 +10,7 @@ use reflex_sql::EventsTable;
 use sqlx::{MySql, Pool, Postgres, Sqlite};
 use tempfile::TempDir;
 use test_servers::Proxy;
-use tokio::{net::lookup_host, sync::mpsc};
+use tokio::{net::lookup_host, sync::mpsc, time::sleep};
 
 /// For what has to happen at some time.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -39,10 +39,15 @@ impl Namespace<MySql> {
 impl Namespace<Sqlite> {
     pub(crate) async fn sqlite() -> Self {
         let folder = TempDir::new().unwrap();
-        let url = format!("sqlite:{}?mode=rwc", folder.path().join("events.db").display());
+        let namespace = Self::sqlite_in(folder.path()).await;
+        Self { _folder: Some(folder), ..namespace }
+    }
+
+    pub(crate) async fn sqlite_in(folder: &Path) -> Self {
+        let url = format!("sqlite:{}?mode=rwc", folder.join("events.db").display());
         let pool = Sqlite::pool(&url).unwrap();
         up(&pool).await.unwrap();
-        Self { url, pool, remove: None, _folder: Some(folder) }
+        Self { url, pool, remove: None, _folder: None }
     }
 }
 
@@ -50,8 +55,17 @@ impl<D: Backend> Namespace<D> {
     async fn on_server(variable: &str, test: &str, force: &str) -> Self {
         let server = env::var(variable);
         let server = server.unwrap_or_else(|_| panic!("{variable} is not set: run this by `cargo xtask test`"));
+        Self::on(&server, test, force).await
+    }
+
+    /// On a server of the test's own.
+    pub(crate) async fn alone(server: &str, test: &str) -> Self {
+        Self::on(server, test, "").await
+    }
+
+    async fn on(server: &str, test: &str, force: &str) -> Self {
         let name = format!("reflex_e2e_{test}_{}", std::process::id());
-        let admin = D::pool(&server).unwrap();
+        let admin = D::pool(server).unwrap();
         run::<D>(&admin, &format!("create database {name}")).await;
         let (start, _) = server.rsplit_once('/').unwrap();
         let url = format!("{start}/{name}");
@@ -100,6 +114,16 @@ pub(crate) async fn write<D: Backend>(
     pool: &Pool<D>,
     table: &EventsTable<D>,
 ) -> (Tally, Vec<i64>) {
+    write_until(workload, sleep(workload.duration), pool, table).await
+}
+
+/// As [`write`], until `stop` is done.
+pub(crate) async fn write_until<D: Backend>(
+    workload: &Workload,
+    stop: impl Future<Output = ()>,
+    pool: &Pool<D>,
+    table: &EventsTable<D>,
+) -> (Tally, Vec<i64>) {
     let (committed, mut told) = mpsc::channel::<Vec<i64>>(1_000);
     let collect = async {
         let mut all = Vec::new();
@@ -108,7 +132,7 @@ pub(crate) async fn write<D: Backend>(
         }
         all
     };
-    let (tally, told) = tokio::join!(workload.run(pool, table, committed), collect);
+    let (tally, told) = tokio::join!(workload.run_until(stop, pool, table, committed), collect);
     (tally.expect("no writer fails because of a reader"), told)
 }
 
