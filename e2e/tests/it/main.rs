@@ -14,3 +14,4 @@ mod process;
 mod support;
 mod waiting;
 mod wake_up;
+mod wake_ups;
