@@ -42,6 +42,8 @@
 //!   of a missing id until it is proven that no transaction can still fill it. No timeout takes part in the proof.
 //! - *Nobody is disturbed.* The proof reads locks; it writes nothing, and no writer fails because of a reader. Only in
 //!   [`GapMode::Noop`], on MySQL without access to metadata locks, placeholders are written.
+//! - *Milliseconds.* A commit wakes the streams of this process, and on Postgres those of others; see
+//!   [wake-ups](EventsTable#wake-ups). What nobody told of is found by polling.
 //! - *One reader.* All streams of a table in one process share one reader of its newest events.
 //!
 //! # Not supported
