@@ -5,12 +5,14 @@
 mod abandoned;
 mod attacks;
 mod chaos;
+mod data;
 mod exactly_once;
 mod faults;
 mod lanes;
 mod naive;
 mod parking;
 mod process;
+mod runtimes;
 mod support;
 mod waiting;
 mod wake_up;

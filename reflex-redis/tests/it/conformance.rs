@@ -26,6 +26,18 @@ async fn streams() {
     stream_func(factory, capabilities()).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs Redis: cargo xtask test"]
+async fn cursors_and_streams_on_several_threads() {
+    let factory = |_case| async {
+        let prefix = unique();
+        Ok(move || ready(RedisCursors::new(&shared(), prefix.as_str()).map_err(HandlerError::from)))
+    };
+    cursor_store(factory, CursorCapabilities::default()).await;
+    let factory = |_case| async { Ok(Stream::new(shared(), 1_000).await) };
+    stream_func(factory, capabilities()).await;
+}
+
 #[tokio::test]
 #[ignore = "needs Redis: cargo xtask test"]
 async fn streams_of_small_pages() {
