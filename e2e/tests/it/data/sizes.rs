@@ -15,7 +15,7 @@ const MEGABYTES: usize = 10;
 const EVENTS: usize = 24;
 
 /// A page in hand, one that is read ahead, the ring, and what the process has anyway. All events come to 240 MB.
-const MOST_MEGABYTES: u64 = 200;
+const MOST_MEGABYTES: u64 = 220;
 
 /// Tells the process with the reader where the events are.
 const URL: &str = "REFLEX_E2E_LARGE_EVENTS";
