@@ -110,7 +110,7 @@ impl Side {
     async fn listening(mut self) -> Self {
         let bell = self.bell.clone();
         self.tasks.spawn(async move { match listen(bell).await {} });
-        self.local.notified().await;
+        assert!(self.woken(PATIENCE).await, "the reader looks once it is known that hints arrive");
         assert!(self.bell.hears());
         self
     }
