@@ -139,21 +139,23 @@ impl Bench {
 
     async fn make_namespace<D: Backend>(&self, server: &str) -> Result<String> {
         let url = D::make_namespace(server, &namespace()).await.with_context(|| format!("prepare {}", D::TITLE))?;
+        self.namespaces.borrow_mut().insert(D::KEY, url.clone());
         let db = Db::<D>::connect(url.clone()).await?;
         db.prepare().await?;
         let version = db.text(D::VERSION).await?;
         self.machine.borrow_mut().servers.push(version);
-        self.namespaces.borrow_mut().insert(D::KEY, url.clone());
         Ok(url)
     }
 
     async fn drop_namespace<D: Backend>(&self) -> Result<()> {
-        match (self.namespaces.borrow().contains_key(D::KEY), self.server::<D>()) {
-            (true, Some(server)) => D::drop_namespace(&server, &namespace()).await,
-            _ => Ok(()),
+        let is_made = self.namespaces.borrow().contains_key(D::KEY);
+        match self.server::<D>().filter(|_| is_made) {
+            Some(server) => D::drop_namespace(&server, &namespace()).await,
+            None => Ok(()),
         }
     }
 
+    /// The URL of the server, if there is one.
     fn server<D: Backend>(&self) -> Option<String> {
         D::server_url(&self.options, self.folder.path())
     }

@@ -30,7 +30,7 @@ pub struct Row {
 
 /// What another library does, as its own program measured it on the same server.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Peer {
+pub(crate) struct Peer {
     what: String,
     unit: Unit,
     samples: Vec<f64>,

@@ -44,7 +44,7 @@ where
     let name = consumer.name().to_owned();
     let cursors = Arc::new(cursors);
     let mut spec = Spec::new(stream, cursors.clone(), consumer).metrics(metrics).to_head();
-    let Err(end) = run(&mut spec).await;
+    let Err(end) = Box::pin(run(&mut spec)).await;
     if !end.is_head_reached() {
         return Err(end.into());
     }
@@ -73,6 +73,6 @@ where
         cursors.set(&name, &after.into()).await?;
     }
     let mut spec = Spec::new(events, cursors, consumer_fn(name, handler)).metrics(&metrics()?);
-    let Err(end) = run(&mut spec).await;
+    let Err(end) = Box::pin(run(&mut spec)).await;
     Err(end.into())
 }

@@ -12,6 +12,7 @@ use crate::runner::Runner;
 const POSTGRES_URL: &str = "REFLEX_BENCH_POSTGRES_URL";
 const MARIADB_URL: &str = "REFLEX_BENCH_MARIADB_URL";
 const PEERS: &str = "bench/peers/Cargo.toml";
+const PEER_FIGURES: &str = "bench/peers/target/figures.json";
 
 /// What to measure.
 #[derive(Debug, clap::Args)]
@@ -48,11 +49,10 @@ pub(crate) fn run(runner: &Runner, args: &Args) -> Result<()> {
     cargo.args(["run", "--release", "--quiet", "--package=reflex-bench", "--"]).envs(urls.clone());
     add_options(&mut cargo, args);
     if args.peers {
-        let rows = std::env::temp_dir().join(format!("reflex-peers-{}.json", std::process::id()));
         let mut peers = runner.cargo();
-        peers.args(["run", "--release", "--quiet", "--manifest-path", PEERS, "--"]).arg(&rows).envs(urls);
+        peers.args(["run", "--release", "--quiet", "--manifest-path", PEERS, "--", PEER_FIGURES]).envs(urls);
         runner.run(peers.args(args.quick.then_some("--quick")))?;
-        cargo.arg("--merge").arg(&rows);
+        cargo.args(["--merge", PEER_FIGURES]);
     }
     runner.run(&mut cargo)
 }

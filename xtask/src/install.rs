@@ -28,11 +28,35 @@ pub(crate) fn ensure(runner: &Runner, postgres: bool, mariadb: bool, redis: bool
     if packages.is_empty() {
         return Ok(());
     }
-    if !rustix::process::geteuid().is_root() || !Path::new("/usr/bin/apt-get").exists() {
+    if !can_install() {
         bail!("{}", instructions(&packages));
     }
     install(runner, &packages)?;
     verify(postgres, mariadb, redis).context("the packages are installed, but a program is missing")
+}
+
+/// Installs `promtool`, which checks the alert rules, if it is missing.
+pub(crate) fn ensure_promtool(runner: &Runner) -> Result<()> {
+    let found = || Command::new("promtool").arg("--version").output().is_ok_and(|output| output.status.success());
+    if found() {
+        return Ok(());
+    }
+    if !can_install() {
+        bail!(
+            "missing: promtool, which checks the alert rules\n\
+             On Debian or Ubuntu install it with\n\n    sudo apt-get install --no-install-recommends prometheus\n\n\
+             or run this as root. Elsewhere put it into PATH; it is part of Prometheus."
+        );
+    }
+    install(runner, &["prometheus"])?;
+    if !found() {
+        bail!("the package `prometheus` is installed, but `promtool` does not run");
+    }
+    Ok(())
+}
+
+fn can_install() -> bool {
+    rustix::process::geteuid().is_root() && Path::new("/usr/bin/apt-get").exists()
 }
 
 fn verify(postgres: bool, mariadb: bool, redis: bool) -> Result<(), Error> {

@@ -4,7 +4,7 @@
 mod disintegrate;
 mod obix;
 
-use std::{env, fs, time::Instant};
+use std::{env, fs, path::Path, time::Instant};
 
 use anyhow::{Context, Result};
 use serde::Serialize;
@@ -52,6 +52,9 @@ async fn main() -> Result<()> {
     };
     let mut peers = measure(&url, "obix 0.16.0", scale, obix::run).await?;
     peers.extend(measure(&url, "disintegrate-postgres 4.0.1", scale, disintegrate::run).await?);
+    if let Some(folder) = Path::new(&file).parent() {
+        fs::create_dir_all(folder)?;
+    }
     Ok(fs::write(file, serde_json::to_vec_pretty(&peers)?)?)
 }
 

@@ -9,19 +9,18 @@
 //! ```
 #![expect(clippy::print_stdout, reason = "a program talks to its user")]
 
-use std::{collections::BTreeMap, env, path::PathBuf, pin::pin, sync::Arc, time::Duration};
+use std::{env, path::PathBuf, pin::pin, time::Duration};
 
 use anyhow::{Context, Result};
 use axum::extract::{Path, State};
 use axum::routing::{get, post, put};
 use axum::{Json, Router, http::StatusCode};
 use futures_util::future::{BoxFuture, FutureExt, Shared, TryFutureExt, select, try_join_all};
-use reflex_core::{BoxSpec, Event, HandlerError, NewEvent, Spec, consumer_fn, run_until};
+use reflex_core::{BoxSpec, Event, HandlerError, Health, HealthReport, NewEvent, Spec, consumer_fn, run_until};
 use reflex_sql::{CursorsTable, EventsTable};
-use serde::Serialize;
 use sqlx::sqlite::{Sqlite, SqliteConnectOptions, SqliteJournalMode, SqlitePool};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::{net::TcpListener, sync::RwLock, time::sleep};
+use tokio::{net::TcpListener, time::sleep};
 
 const ORDER_PLACED: i32 = 1;
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -33,13 +32,7 @@ const TABLES: &str = "create table if not exists orders (id integer primary key,
 struct Shop {
     pool: SqlitePool,
     events: EventsTable<Sqlite>,
-    health: Arc<RwLock<BTreeMap<String, Health>>>,
-}
-
-#[derive(Clone, Default, Serialize)]
-struct Health {
-    running: bool,
-    last_error: Option<String>,
+    health: Health,
 }
 
 type Answer<T> = Result<T, (StatusCode, String)>;
@@ -54,10 +47,11 @@ async fn main() -> Result<()> {
     let pool = SqlitePool::connect_with(options.create_if_missing(true)).await?;
     reflex_migrations::up(&pool).await?;
     sqlx::raw_sql(TABLES).execute(&pool).await?;
-    let shop = Shop { events: EventsTable::open(&pool, "events").await?, pool, health: Arc::default() };
+    let shop = Shop { events: EventsTable::open(&pool, "events").await?, pool, health: Health::new() };
+    shop.health.register(prometheus::default_registry())?;
 
     let stop = stop_signal()?;
-    let consumers = specs(&shop).await?.map(|spec| tokio::spawn(keep_running(spec, shop.clone(), stop.clone())));
+    let consumers = specs(&shop).await?.map(|spec| tokio::spawn(keep_running(spec, stop.clone())));
     let listener = TcpListener::bind(("127.0.0.1", port)).await?;
     println!("listening on http://{}", listener.local_addr()?);
     let server = axum::serve(listener, routes(shop)).with_graceful_shutdown(stop).into_future();
@@ -75,7 +69,8 @@ async fn specs(shop: &Shop) -> Result<[BoxSpec; 2]> {
         Ok(())
     });
     let (events, shared) = (shop.events.clone(), cursors.clone());
-    Ok([Spec::new(events.clone(), cursors, invoice).boxed(), Spec::new(events, shared, greet).boxed()])
+    let invoice = Spec::new(events.clone(), cursors, invoice).health(&shop.health);
+    Ok([invoice.boxed(), Spec::new(events, shared, greet).health(&shop.health).boxed()])
 }
 
 /// An event may come again, after a crash for example. A second invoice for an order therefore changes nothing.
@@ -90,12 +85,10 @@ async fn invoice(pool: SqlitePool, event: Event) -> Result<(), HandlerError> {
 }
 
 /// Runs a consumer again, a while after it failed: it goes on with the event that it failed on.
-async fn keep_running(mut spec: BoxSpec, shop: Shop, stop: Stop) {
+async fn keep_running(mut spec: BoxSpec, stop: Stop) {
     while stop.peek().is_none() {
-        shop.health.write().await.entry(spec.name().to_owned()).or_default().running = true;
-        let Err(error) = run_until(&mut spec, stop.clone()).await;
-        let last_error = Some(format!("{:#}", anyhow::Error::from(error)));
-        shop.health.write().await.insert(spec.name().to_owned(), Health { running: false, last_error });
+        // Why it ended is in the log and in its health.
+        let Err(_) = run_until(&mut spec, stop.clone()).await;
         tokio::select! { () = stop.clone() => {}, () = sleep(RETRY_AFTER) => {} }
     }
 }
@@ -127,10 +120,9 @@ async fn invoices(State(shop): State<Shop>) -> Answer<Json<Vec<(i64, i64)>>> {
     invoices.await.map(Json).map_err(failed)
 }
 
-async fn health(State(shop): State<Shop>) -> (StatusCode, Json<BTreeMap<String, Health>>) {
-    let health = shop.health.read().await.clone();
-    let all_run = health.values().all(|consumer| consumer.running);
-    (if all_run { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, Json(health))
+async fn health(State(shop): State<Shop>) -> (StatusCode, Json<HealthReport>) {
+    let report = shop.health.report();
+    (if report.healthy { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, Json(report))
 }
 
 async fn metrics() -> Answer<String> {

@@ -36,34 +36,39 @@ fn order(address: &str, product: &str, id: &str) {
     assert_eq!(request(address, "POST", &format!("/orders/{product}")), Answer { status: 200, body: id.to_owned() });
 }
 
+/// The status, and of `invoice` its state and last error; `greet` is always well.
 fn health(answer: &Answer) -> (u16, Value) {
-    (answer.status, serde_json::from_str(&answer.body).unwrap())
-}
-
-fn running(last_error: Option<&str>) -> Value {
-    json!({"greet": {"running": true, "last_error": null}, "invoice": {"running": true, "last_error": last_error}})
+    let report: Value = serde_json::from_str(&answer.body).unwrap();
+    let [invoice, greet] = [0, 1].map(|consumer| &report["consumers"][consumer]);
+    assert_eq!(
+        (&invoice["name"], &greet["name"], &greet["last_error"]),
+        (&json!("invoice"), &json!("greet"), &Value::Null)
+    );
+    (answer.status, json!([invoice["state"], invoice["last_error"]["message"], invoice["last_error"]["event_id"]]))
 }
 
 #[test]
 fn orders_are_invoiced_once_they_have_a_price() {
     let folder = tempfile::tempdir().unwrap();
     let (program, address) = Program::outbox(&folder.path().join("shop.sqlite"));
-    eventually(&address, "/health", |answer| health(answer) == (200, running(None)));
+    eventually(&address, "/health", |answer| health(answer) == (200, json!(["waiting_for_events", null, null])));
 
     order(&address, "tea", "1");
     assert_eq!(program.line(), "thank you for order 1");
     let message = "consumer `invoice`: the handler failed at event 1 (foreign id `1`): `tea` has no price";
-    let mut failed = running(Some(message));
-    failed["invoice"]["running"] = false.into();
-    eventually(&address, "/health", |answer| health(answer) == (503, failed.clone()));
+    eventually(&address, "/health", |answer| health(answer) == (503, json!(["failing", message, "1"])));
     order(&address, "tea", "2");
     assert_eq!(program.line(), "thank you for order 2");
 
     assert_eq!(request(&address, "PUT", "/prices/tea/250").status, 200);
     eventually(&address, "/invoices", |answer| answer.body == "[[1,250],[2,250]]");
-    eventually(&address, "/health", |answer| health(answer) == (200, running(Some(message))));
+    eventually(&address, "/health", |answer| health(answer) == (200, json!(["waiting_for_events", message, "1"])));
     eventually(&address, "/metrics", |answer| {
-        answer.body.contains("reflex_consumer_error_count{consumer_name=\"invoice\"}")
+        let wanted = [
+            "reflex_consumer_error_count{consumer_name=\"invoice\"}",
+            "reflex_consumer_healthy{consumer_name=\"invoice\"} 1",
+        ];
+        wanted.iter().all(|series| answer.body.contains(series))
     });
 
     let (status, lines) = program.stop(Signal::TERM);
