@@ -93,6 +93,21 @@ echo >> "$REFLEX_CHAOS_REPORT"; case "$*" in *two) exit 1;; esac"#,
 }
 
 #[test]
+#[ignore = "needs Postgres and MariaDB: cargo xtask test"]
+fn bench_runs_with_servers_of_its_own() {
+    let place = Place::new(r#"env > "$PLACE/env"; echo "$*" >> "$PLACE/args""#);
+    let mut task = place.command("bench");
+    assert!(end(&mut task.args(["--quick", "--filter", "read/"]).spawn().unwrap()).success());
+    let args = place.read("args");
+    let (build, run) = args.split_once('\n').unwrap();
+    assert_eq!(build, "build --release --package=reflex-bench");
+    assert!(run.ends_with(" --package=reflex-bench -- --quick --filter=read/\n"), "{run}");
+    let urls = ["REFLEX_BENCH_POSTGRES_URL=postgres:", "REFLEX_BENCH_MARIADB_URL=mysql:"];
+    assert!(urls.iter().all(|url| place.read("env").contains(url)));
+    assert_eq!(place.folders(), Vec::<PathBuf>::new());
+}
+
+#[test]
 fn ci_runs_each_step_in_order() {
     let place = Place::new(
         r#"echo "$*" >> "$PLACE/args"
