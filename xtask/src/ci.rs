@@ -23,6 +23,7 @@ fn run_steps(runner: &Runner, packages: &[Package], steps: &mut Steps) -> Result
     steps.run("lints", || {
         cargo(runner, &["clippy", "--workspace", "--all-features", "--all-targets", "--", "--deny", "warnings"])
     })?;
+    steps.run("nothing blocks a thread", || check_blocking(runner, packages))?;
     steps.run("documentation", || document(runner))?;
     // The examples are run, and their output compared, by tests of their own package.
     steps.run("tests and examples", || test::run(runner, &[]))?;
@@ -32,6 +33,15 @@ fn run_steps(runner: &Runner, packages: &[Package], steps: &mut Steps) -> Result
 
 fn cargo(runner: &Runner, args: &[&str]) -> Result<()> {
     runner.run(runner.cargo().args(args))
+}
+
+/// Checks the libraries alone: tests and programs may block, in threads of their own.
+fn check_blocking(runner: &Runner, packages: &[Package]) -> Result<()> {
+    let mut cargo = runner.cargo();
+    cargo.env("CLIPPY_CONF_DIR", concat!(env!("CARGO_MANIFEST_DIR"), "/libraries"));
+    cargo.args(["clippy", "--lib", "--all-features"]);
+    cargo.args(packages.iter().map(|package| format!("--package={}", package.name)));
+    runner.run(cargo.args(["--", "--deny", "warnings"]))
 }
 
 fn document(runner: &Runner) -> Result<()> {
