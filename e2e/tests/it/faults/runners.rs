@@ -50,7 +50,7 @@ pub(super) struct Seen {
 impl<D: Backend> Runners<D> {
     /// Starts them. They reach the database by `consumers`, which is where faults may be.
     pub(super) async fn start(direct: &Pool<D>, consumers: &Pool<D>, deadline: Duration) -> Self {
-        run(direct, "create table effects (event_id bigint primary key)").await;
+        run(direct, "create table effects (event_id bigint not null)").await;
         let (goal, _) = watch::channel(None);
         let cursors = CursorsTable::open(direct, "cursors").await.unwrap();
         let mut runners = Self { runners: Vec::new(), polls: Vec::new(), goal, tasks: JoinSet::new(), cursors };
