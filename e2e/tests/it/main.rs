@@ -10,6 +10,7 @@ mod exactly_once;
 mod faults;
 mod lanes;
 mod naive;
+mod observability;
 mod parking;
 mod process;
 mod runtimes;
