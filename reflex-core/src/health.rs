@@ -28,8 +28,8 @@ use crate::{Cursor, Error, Result};
 /// - *Progress* means that the cursor moved. An event that was handed over and is not finished is none, whatever the consumer
 ///   answered: a handler that hangs is never healthy, be it the consumer itself or one of the lanes or the batch inside a
 ///   pattern. So choose a patience above the time that the slowest event takes, and above the period of batches.
-/// - *At the head* is what the source tells, where it does, as events tables do. Another one is at its head while it waits.
-///   Waiting for lag is healthy too.
+/// - *At the head* is what the source tells, where it does, as events tables do; being behind counts from the first look that
+///   finds it so. Without a source that tells, a consumer is at the head while it waits. Waiting for lag is healthy too.
 /// - A consumer that was never run is not healthy, nor is one that has not opened its stream for the first time.
 /// - A consumer whose run ended with an unexpected error fails, and goes on failing while it is run again, until its cursor
 ///   moves past the event that failed. If it did not fail at an event, a second at the head is enough.

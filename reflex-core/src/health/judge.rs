@@ -72,15 +72,14 @@ fn is_behind(seen: &Snapshot) -> bool {
 /// For how long it has been without progress though it is not at the head.
 fn stalled(seen: &Snapshot) -> Duration {
     let elapsed = |since| seen.now.saturating_duration_since(since);
-    let since_progress = || elapsed(seen.progress_at.map_or(seen.phase_at, |at| at.max(seen.phase_at)));
+    let since_progress = elapsed(seen.progress_at.unwrap_or(seen.phase_at));
     let unsettled = seen.unsettled_at.map_or(Duration::ZERO, elapsed);
     let besides = match seen.phase {
         Phase::Starting => elapsed(seen.phase_at),
-        Phase::Busy => since_progress(),
+        Phase::Busy => since_progress.min(elapsed(seen.phase_at)),
         Phase::Waiting => match &seen.position.blocked {
-            Some(blocked) => blocked.lasted.min(since_progress()),
-            None if is_behind(seen) => since_progress(),
-            None => Duration::ZERO,
+            Some(blocked) => blocked.lasted.min(since_progress),
+            None => seen.behind_since.map_or(Duration::ZERO, elapsed),
         },
         Phase::Ended if seen.ending != Some(Ending::Intended) => elapsed(seen.phase_at),
         Phase::NotStarted | Phase::WaitingForLag | Phase::Ended => Duration::ZERO,

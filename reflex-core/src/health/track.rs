@@ -52,6 +52,8 @@ pub(crate) struct Track {
     /// Since when something was handed over and the cursor has not moved.
     unsettled_at: AtomicU64,
     progress_at: AtomicU64,
+    /// When somebody who looked found it behind for the first time since there was progress.
+    behind_at: AtomicU64,
     events: AtomicU64,
     slow: Mutex<Slow>,
 }
@@ -102,6 +104,7 @@ pub(crate) struct Snapshot {
     pub(crate) last_error: Option<Failure>,
     pub(crate) ending: Option<Ending>,
     pub(crate) position: StreamPosition,
+    pub(crate) behind_since: Option<Instant>,
 }
 
 impl Track {
@@ -115,6 +118,7 @@ impl Track {
             settled: LastCursor::default(),
             unsettled_at: AtomicU64::new(0),
             progress_at: AtomicU64::new(0),
+            behind_at: AtomicU64::new(0),
             events: AtomicU64::new(0),
             slow: Mutex::default(),
         }
@@ -122,6 +126,7 @@ impl Track {
 
     pub(crate) fn look(&self) -> Snapshot {
         let slow = self.slow();
+        let position = slow.status.as_ref().map(|status| status()).unwrap_or_default();
         // The phase first: the time that belongs to it was written before it, so it cannot be an older one.
         let phase = Phase::ALL[usize::from(self.phase.load(Ordering::Acquire))];
         Snapshot {
@@ -139,9 +144,21 @@ impl Track {
             failing: slow.failing.clone(),
             last_error: slow.last_error.clone(),
             ending: slow.ending,
-            position: slow.status.as_ref().map(|status| status()).unwrap_or_default(),
+            behind_since: self.behind_since(position.behind.unwrap_or(0)),
+            position,
             now: Instant::now(),
         }
+    }
+
+    /// A source cannot tell since when a stream is behind: it may have been at the head until a moment ago.
+    fn behind_since(&self, behind: u64) -> Option<Instant> {
+        let known = self.behind_at.load(Ordering::Relaxed);
+        if behind == 0 {
+            self.behind_at.store(0, Ordering::Relaxed);
+        } else if known == 0 || known < self.progress_at.load(Ordering::Relaxed) {
+            self.behind_at.store(self.nanos(Instant::now()), Ordering::Relaxed);
+        }
+        self.instant(&self.behind_at)
     }
 
     fn slow(&self) -> MutexGuard<'_, Slow> {

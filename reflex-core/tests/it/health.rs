@@ -187,6 +187,8 @@ async fn behind_is_healthy_as_long_as_there_is_progress() {
     let source = Tells::new(1, StreamPosition::behind(5));
     let mut spec = Spec::new(source.clone(), MemoryCursors::new(), done("billing")).health(&health).boxed();
     let mut run = pin!(run(&mut spec));
+    go_on(run.as_mut(), Duration::from_secs(1)).await;
+    check(&only(&health), ConsumerState::Behind, true);
     go_on(run.as_mut(), MINUTE).await;
     let seen = only(&health);
     check(&seen, ConsumerState::Behind, true);
@@ -195,10 +197,39 @@ async fn behind_is_healthy_as_long_as_there_is_progress() {
     source.events.append(NewEvent::new("order-2", 1));
     go_on(run.as_mut(), MINUTE).await;
     check(&only(&health), ConsumerState::Behind, true);
-    go_on(run.as_mut(), MINUTE).await;
+    go_on(run.as_mut(), MINUTE + Duration::from_secs(1)).await;
     check(&only(&health), ConsumerState::Behind, false);
     source.tell(StreamPosition::behind(0));
     check(&only(&health), ConsumerState::WaitingForEvents, true);
+}
+
+/// The moment between the arrival of an event and its delivery is none without progress.
+#[tokio::test(start_paused = true)]
+async fn an_event_that_comes_after_a_long_wait_finds_a_healthy_consumer() {
+    let health = Health::new();
+    let source = Tells::new(1, StreamPosition::behind(0));
+    let mut spec = Spec::new(source.clone(), MemoryCursors::new(), done("billing")).health(&health).boxed();
+    let mut run = pin!(run(&mut spec));
+    go_on(run.as_mut(), MINUTE * 60).await;
+    source.tell(StreamPosition::behind(1));
+    check(&only(&health), ConsumerState::Behind, true);
+    source.tell(StreamPosition::behind(1).blocked(Blocked::new(1, Duration::ZERO)));
+    check(&only(&health), ConsumerState::Blocked, true);
+}
+
+/// What a timer of the consumer does is no progress of its stream.
+#[tokio::test(start_paused = true)]
+async fn timers_do_not_hide_that_a_stream_is_stuck() {
+    for position in [StreamPosition::behind(1), StreamPosition::behind(1).blocked(Blocked::new(1, 5 * MINUTE))] {
+        let health = Health::new();
+        let ticks = ScriptedTimer { hangs: false };
+        let mut spec = Spec::new(Tells::new(1, position), MemoryCursors::new(), ticks).health(&health).boxed();
+        let mut run = pin!(run(&mut spec));
+        go_on(run.as_mut(), Duration::from_millis(1_500)).await;
+        assert!(health.is_healthy());
+        go_on(run.as_mut(), 2 * MINUTE).await;
+        assert!(!health.is_healthy(), "{}", health.report());
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -475,15 +506,18 @@ impl CursorStore for NeverStores {
 #[tokio::test(start_paused = true)]
 async fn an_advance_that_hangs_is_seen() {
     let health = Health::new();
-    let mut spec = Spec::new(filled(1), MemoryCursors::new(), HangsInAdvance).health(&health).boxed();
+    let mut spec = Spec::new(filled(1), MemoryCursors::new(), ScriptedTimer { hangs: true }).health(&health).boxed();
     let seen = seen_after(2 * MINUTE, &health, &mut spec).await;
     check(&seen, ConsumerState::Running, false);
     assert_eq!(seen.cursor, Some(1.into()));
 }
 
-struct HangsInAdvance;
+/// Has something to do every second, which takes no time or hangs.
+struct ScriptedTimer {
+    hangs: bool,
+}
 
-impl reflex_core::Consumer for HangsInAdvance {
+impl reflex_core::Consumer for ScriptedTimer {
     fn name(&self) -> &str {
         "billing"
     }
@@ -497,6 +531,6 @@ impl reflex_core::Consumer for HangsInAdvance {
     }
 
     async fn advance(&mut self) -> Result<Progress, HandlerError> {
-        pending().await
+        if self.hangs { pending().await } else { Ok(Progress::Pending) }
     }
 }
