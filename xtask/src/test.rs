@@ -4,11 +4,13 @@ use std::process::Command;
 
 use anyhow::Result;
 
+use crate::install;
 use crate::runner::Runner;
 use crate::servers::Servers;
 
 /// Runs the tests whose names contain one of `filters`, or all.
 pub(crate) fn run(runner: &Runner, filters: &[String]) -> Result<()> {
+    install::ensure_promtool(runner)?;
     let servers = Servers::start_missing(runner)?;
     let environment = servers.environment();
     for (variable, url) in &environment {
