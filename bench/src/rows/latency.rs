@@ -25,6 +25,8 @@ use crate::{
 const SECONDS: f64 = 3.0;
 /// Between two events, so that readers find nothing and go to sleep.
 const PAUSE: Duration = Duration::from_millis(5);
+/// Longer than the time in which hints to other processes are put together.
+const PAUSE_BETWEEN_HINTS: Duration = Duration::from_millis(20);
 /// Events that do not count, because connections are made and statements prepared.
 const WARM_UP: u64 = 20;
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -53,13 +55,13 @@ fn in_process<D: Backend>(bench: &Bench) -> Result<()> {
                 let (wake, head) = (Arc::<Notify>::default(), head(&db.open(table.as_str().into()).await?).await?);
                 let writer = Writer::Bare { table: table.clone(), wake: wake.clone() };
                 let arrivals = Arrivals::of(|to| bare_reader(db.pool.clone(), table.clone(), head, wake, to));
-                one_by_one(&db, &writer, arrivals, seconds).await
+                one_by_one(&db, &writer, arrivals, PAUSE, seconds).await
             },
             async || {
                 let events = db.open(table.as_str().into()).await?;
                 let head = head(&events).await?;
                 let arrivals = Arrivals::of(|to| tell_arrivals(events.clone(), head, to));
-                one_by_one(&db, &Writer::Ours(events), arrivals, seconds).await
+                one_by_one(&db, &Writer::Ours(events), arrivals, PAUSE, seconds).await
             },
         );
         let turns = turns.await?;
@@ -90,7 +92,7 @@ fn across<D: Backend>(bench: &Bench) -> Result<()> {
             let events = db.open(table.as_str().into()).await?;
             let follower = Follower { url: db.url.clone(), table: table.clone(), after: head(&events).await? };
             let arrivals = Arrivals::of(|to| Child::Follow(follower).forward(bench.program().to_owned(), to));
-            one_by_one(&db, &Writer::Ours(events), arrivals, seconds).await
+            one_by_one(&db, &Writer::Ours(events), arrivals, PAUSE_BETWEEN_HINTS, seconds).await
         });
         let runs = runs.await?;
         let what = format!("{}: commit to consumer in another process", D::TITLE);
@@ -137,6 +139,7 @@ async fn one_by_one<D: Backend>(
     db: &Db<D>,
     writer: &Writer<D>,
     mut arrivals: Arrivals,
+    pause: Duration,
     seconds: f64,
 ) -> Result<Quantiles> {
     let mut latencies = Latencies::new()?;
@@ -146,7 +149,7 @@ async fn one_by_one<D: Backend>(
     }
     let until = Instant::now() + Duration::from_secs_f64(seconds);
     while Instant::now() < until {
-        sleep(PAUSE).await;
+        sleep(pause).await;
         let committed = writer.insert(&db.pool, WARM_UP).await?;
         latencies.record(committed, arrivals.next().await?)?;
     }
