@@ -59,7 +59,7 @@ impl EventListener<PgEventId, Order> for Tell {
 
     async fn handle(&self, _event: PersistedEvent<PgEventId, Order>) -> Result<(), Infallible> {
         // Nobody waits for it once the run is over.
-        drop(self.to.send(()).await);
+        let _ = self.to.send(()).await;
         Ok(())
     }
 }
