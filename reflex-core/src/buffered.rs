@@ -1,5 +1,5 @@
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -11,7 +11,7 @@ use crate::{Cursor, CursorStore, Result, check_forward};
 /// A [`CursorStore`] that writes to the store inside it only now and then.
 ///
 /// A cursor is written when it is due: 5 seconds after the last write of that consumer, or after 10,000 sets, whichever
-/// comes first. There is no task behind it: the `set` that is due writes, and returns the error if that fails. Between
+/// comes first. While sets come fast, the clock is looked at every eighth time. There is no task behind it: the `set` that is due writes, and returns the error if that fails. Between
 /// writes `set` costs no I/O. [`run`](crate::run) flushes when the stream goes idle and on its way out.
 ///
 /// Give each spec a buffer of its own: a flush writes all that is delayed, so a spec that shares the buffer can end because
@@ -40,7 +40,7 @@ pub struct BufferedCursors<C> {
     store: C,
     max_age: Duration,
     max_sets: u32,
-    slots: Mutex<HashMap<Box<str>, Slot>>,
+    slots: Mutex<BTreeMap<Box<str>, Slot>>,
 }
 
 #[derive(Debug)]
@@ -49,6 +49,31 @@ struct Slot {
     dirty: bool,
     sets: u32,
     written_at: Instant,
+    looked_at: Instant,
+    /// How many sets pass before the clock is looked at again.
+    unlooked: u32,
+}
+
+/// While this many sets take less than [`QUICK`], the clock is looked at only once for them: that costs more than all else.
+const SETS_PER_LOOK: u32 = 8;
+const QUICK: Duration = Duration::from_millis(1);
+
+impl Slot {
+    fn new(latest: Cursor) -> Self {
+        let now = Instant::now();
+        Self { latest, dirty: true, sets: 1, written_at: now, looked_at: now, unlooked: 0 }
+    }
+
+    fn is_older_than(&mut self, age: Duration) -> bool {
+        if self.unlooked > 0 {
+            self.unlooked -= 1;
+            return false;
+        }
+        let now = Instant::now();
+        self.unlooked = if now - self.looked_at < QUICK { SETS_PER_LOOK } else { 0 };
+        self.looked_at = now;
+        now - self.written_at >= age
+    }
 }
 
 impl<C> BufferedCursors<C> {
@@ -64,7 +89,7 @@ impl<C> BufferedCursors<C> {
             store,
             max_age: Self::DEFAULT_MAX_AGE,
             max_sets: Self::DEFAULT_MAX_SETS,
-            slots: Mutex::new(HashMap::new()),
+            slots: Mutex::new(BTreeMap::new()),
         }
     }
 
@@ -86,15 +111,14 @@ impl<C> BufferedCursors<C> {
     fn note(&self, consumer: &str, cursor: &Cursor) -> Result<bool> {
         let mut slots = self.slots();
         let Some(slot) = slots.get_mut(consumer) else {
-            let slot = Slot { latest: cursor.clone(), dirty: true, sets: 1, written_at: Instant::now() };
-            slots.insert(consumer.into(), slot);
+            slots.insert(consumer.into(), Slot::new(cursor.clone()));
             return Ok(self.max_sets <= 1);
         };
         check_forward(consumer, &slot.latest, cursor)?;
         slot.latest = cursor.clone();
         slot.dirty = true;
         slot.sets += 1;
-        Ok(slot.sets >= self.max_sets || slot.written_at.elapsed() >= self.max_age)
+        Ok(slot.sets >= self.max_sets || slot.is_older_than(self.max_age))
     }
 
     fn pending(&self, consumer: &str) -> Option<Cursor> {
@@ -114,7 +138,7 @@ impl<C> BufferedCursors<C> {
         self.slots().remove(consumer);
     }
 
-    fn slots(&self) -> MutexGuard<'_, HashMap<Box<str>, Slot>> {
+    fn slots(&self) -> MutexGuard<'_, BTreeMap<Box<str>, Slot>> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -148,7 +172,8 @@ impl<C: CursorStore> CursorStore for BufferedCursors<C> {
 
     async fn set(&self, consumer: &str, cursor: &Cursor) -> Result<()> {
         if self.note(consumer, cursor)? {
-            self.write(consumer, cursor).await?;
+            // Boxed, so that the future of a set that only notes stays small.
+            Box::pin(self.write(consumer, cursor)).await?;
         }
         Ok(())
     }

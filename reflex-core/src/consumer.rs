@@ -291,12 +291,11 @@ where
     Fut: Future<Output = Result<(), HandlerError>> + Send,
 {
     async fn handle_or_recover(&mut self, event: Event) -> Result<(), HandlerError> {
-        let Some(recovery) = &self.recovery else {
-            return (self.handler)(event).await;
-        };
-        match (self.handler)(event.clone()).await {
-            Err(error) if !error.is_expected() => recovery(Failure { event, consumer: self.name.clone(), error }).await,
-            result => result,
+        match ((self.handler)(event.clone()).await, &self.recovery) {
+            (Err(error), Some(recovery)) if !error.is_expected() => {
+                recovery(Failure { event, consumer: self.name.clone(), error }).await
+            }
+            (handled, _) => handled,
         }
     }
 }
@@ -314,7 +313,12 @@ where
         if !self.includes(&event)? {
             return Ok(Progress::Skipped);
         }
-        self.handle_or_recover(event).await?;
+        if self.recovery.is_some() {
+            // Boxed, so that the future is small where there is none.
+            Box::pin(self.handle_or_recover(event)).await?;
+        } else {
+            (self.handler)(event).await?;
+        }
         Ok(Progress::Done)
     }
 

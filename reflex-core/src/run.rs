@@ -121,12 +121,14 @@ pub async fn run_until<S: StreamFunc, C: CursorStore, K: Consumer>(
         lag: spec.options.lag,
         turn: 0,
         unflushed: false,
+        done_at: None,
         idle_at: None,
     };
     let shutdown = pin!(shutdown);
     let (mut request, requested) = Request::new(shutdown);
     let ended = requested.scope(engine.follow(&spec.stream, &spec.options, &mut request)).await;
-    let error = request.attend(engine.close(ended)).await.in_consumer(&engine.name);
+    let error = request.attend(pin!(engine.close(ended))).await;
+    let error = error.in_consumer(&engine.name);
     engine.watch.ended(&error, ending(&error, request.is_asked()));
     Err(error)
 }
@@ -143,6 +145,8 @@ struct Engine<'a, C, K> {
     turn: u32,
     /// Whether there may be a cursor or a metric to flush.
     unflushed: bool,
+    /// When the last event was done, if nothing was waited for since: a reading of the clock that the next one can use.
+    done_at: Option<Instant>,
     /// When the stream counts as idle; `None` until it has nothing to yield.
     idle_at: Option<Instant>,
 }
@@ -163,20 +167,26 @@ impl<C: CursorStore, K: Consumer> Engine<'_, C, K> {
         self.watch.opened(opened.status);
         let mut events = pin!(opened.events);
         let end = loop {
-            let event = match self.next(events.as_mut(), shutdown).await? {
+            let next = match self.next_at_once(events.as_mut()).await {
+                Poll::Ready(next) => next,
+                Poll::Pending => self.next(events.as_mut(), shutdown).await?,
+            };
+            let event = match next {
                 Ok(event) => event,
                 Err(end) => break end,
             };
-            if let Err(end) = self.wait_for_lag(&event, shutdown).await? {
+            if let Some(left) = time_left(self.lag, &event)
+                && let Err(end) = self.wait_for_lag(left, shutdown).await?
+            {
                 break end;
             }
             self.consume(event, shutdown).await?;
         };
         if end.is_stopped() || end.is_head_reached() || end.is_ended() {
             self.watch.busy();
-            let progress = shutdown.attend(self.consumer.drain()).await.map_err(Error::from_handler)?;
+            let progress = shutdown.attend(pin!(self.consumer.drain())).await.map_err(Error::from_handler)?;
             self.watch.took_long();
-            shutdown.attend(self.settle(progress, None)).await?;
+            shutdown.attend(pin!(self.settle(progress, None))).await?;
         }
         Err(end)
     }
@@ -204,46 +214,51 @@ impl<C: CursorStore, K: Consumer> Engine<'_, C, K> {
         self.cursors.flush().await
     }
 
+    /// The next event if it is there, for the price of a poll; pending as well when everything else is to be looked at.
+    async fn next_at_once<S: Stream<Item = Result<Event>>>(&mut self, mut events: Pin<&mut S>) -> Poll<Result<Event>> {
+        self.turn += 1;
+        if self.turn >= EVENTS_PER_TURN {
+            return Poll::Pending;
+        }
+        let polled = poll_fn(|cx| Poll::Ready(events.as_mut().poll_next(cx))).await;
+        polled.map(|item| self.arrived(item))
+    }
+
     /// Waits for the next event. The inner error is the end of the stream or a shutdown, the outer one a failure.
     async fn next<S: Stream<Item = Result<Event>>>(
         &mut self,
         mut events: Pin<&mut S>,
         shutdown: &mut Request<'_, impl Future<Output = ()>>,
     ) -> Result<Result<Event>> {
+        self.done_at = None;
+        if self.turn >= EVENTS_PER_TURN {
+            tokio::task::coop::consume_budget().await;
+        }
         loop {
-            self.turn += 1;
-            if self.turn < EVENTS_PER_TURN {
-                if let Poll::Ready(item) = poll_now(events.as_mut()).await {
-                    self.idle_at = None;
-                    return Ok(item.unwrap_or_else(|| Err(Error::ended())));
-                }
-            } else {
-                tokio::task::coop::consume_budget().await;
-            }
             self.turn = 0;
             self.idle_at.get_or_insert_with(|| Instant::now() + IDLE);
             select! {
                 biased;
                 () = &mut *shutdown => return Ok(Err(Error::stopped())),
                 () = self.consumer.ready() => self.advance(shutdown).await?,
-                item = next_or_wait(events.as_mut(), &mut self.watch) => {
-                    self.idle_at = None;
-                    return Ok(item.unwrap_or_else(|| Err(Error::ended())));
-                }
-                () = idle(self.idle_at), if self.unflushed => shutdown.attend(self.flush()).await?,
+                item = next_or_wait(events.as_mut(), &mut self.watch) => return Ok(self.arrived(item)),
+                () = idle(self.idle_at), if self.unflushed => shutdown.attend(pin!(self.flush())).await?,
             }
         }
     }
 
-    /// Waits until the event is old enough. The inner error is a shutdown.
+    fn arrived(&mut self, item: Option<Result<Event>>) -> Result<Event> {
+        self.idle_at = None;
+        item.unwrap_or_else(|| Err(Error::ended()))
+    }
+
+    /// Waits until the event is old enough, which takes so long. The inner error is a shutdown.
     async fn wait_for_lag(
         &mut self,
-        event: &Event,
+        left: Duration,
         shutdown: &mut Request<'_, impl Future<Output = ()>>,
     ) -> Result<Result<()>> {
-        let Some(left) = time_left(self.lag, event) else {
-            return Ok(Ok(()));
-        };
+        self.done_at = None;
         let mut due = pin!(sleep(left));
         let idle_at = Instant::now() + IDLE;
         loop {
@@ -253,37 +268,42 @@ impl<C: CursorStore, K: Consumer> Engine<'_, C, K> {
                 () = &mut *shutdown => return Ok(Err(Error::stopped())),
                 () = self.consumer.ready() => self.advance(shutdown).await?,
                 () = due.as_mut() => return Ok(Ok(())),
-                () = sleep_until(idle_at), if self.unflushed => shutdown.attend(self.flush()).await?,
+                () = sleep_until(idle_at), if self.unflushed => shutdown.attend(pin!(self.flush())).await?,
             }
         }
     }
 
     async fn consume(&mut self, event: Event, shutdown: &mut Request<'_, impl Future<Output = ()>>) -> Result<()> {
         self.unflushed = true;
-        let since = self.recorder.begin(event.timestamp());
+        let since = self.done_at.take().unwrap_or_else(Instant::now);
+        self.recorder.begin(event.timestamp(), since);
         self.watch.begin(&event, since);
-        let outcome = shutdown.attend(consume_in_span(self.consumer, event.clone())).await;
-        let slow = self.recorder.consumed(since) > SLOW;
+        let outcome = shutdown.attend(pin!(consume(self.consumer, event.clone()))).await;
+        let done_at = Instant::now();
+        self.recorder.consumed(done_at - since);
+        let slow = done_at - since > SLOW;
         if slow {
             self.watch.took_long();
         }
         let settled = match outcome {
-            Ok(progress) => shutdown.attend(self.settle(progress, Some(event.id()))).await,
+            Ok(progress) => shutdown.attend(pin!(self.settle(progress, Some(event.id())))).await,
             Err(error) => Err(Error::from_handler(error)),
         };
         settled.map_err(|error| error.at_event(&event))?;
         if slow {
             self.turn = EVENTS_PER_TURN;
             tokio::task::yield_now().await;
+        } else if !shutdown.has_waited() {
+            self.done_at = Some(done_at);
         }
         Ok(())
     }
 
     async fn advance(&mut self, shutdown: &mut Request<'_, impl Future<Output = ()>>) -> Result<()> {
         self.watch.busy();
-        let progress = shutdown.attend(self.consumer.advance()).await.map_err(Error::from_handler)?;
+        let progress = shutdown.attend(pin!(self.consumer.advance())).await.map_err(Error::from_handler)?;
         self.watch.took_long();
-        shutdown.attend(self.settle(progress, None)).await
+        shutdown.attend(pin!(self.settle(progress, None))).await
     }
 
     /// Moves the cursor as far as the consumer allows.
@@ -375,10 +395,15 @@ fn ending(error: &Error, asked: bool) -> Ending {
     }
 }
 
-async fn consume_in_span<K: Consumer>(consumer: &mut K, event: Event) -> Result<Progress, HandlerError> {
-    if !tracing::enabled!(tracing::Level::DEBUG) {
-        return consumer.consume(event).await;
+async fn consume<K: Consumer>(consumer: &mut K, event: Event) -> Result<Progress, HandlerError> {
+    if tracing::enabled!(tracing::Level::DEBUG) {
+        // Boxed, so that the future is small where there is no span.
+        return Box::pin(consume_in_span(consumer, event)).await;
     }
+    consumer.consume(event).await
+}
+
+async fn consume_in_span<K: Consumer>(consumer: &mut K, event: Event) -> Result<Progress, HandlerError> {
     let span = consume_span(consumer.name(), &event);
     consumer.consume(event).instrument(span).await
 }
@@ -399,11 +424,6 @@ fn consume_span(consumer: &str, event: &Event) -> tracing::Span {
         crate::telemetry::continue_trace(&span, context);
     }
     span
-}
-
-/// Polls a stream once, without waiting.
-async fn poll_now<S: Stream>(mut stream: Pin<&mut S>) -> Poll<Option<S::Item>> {
-    poll_fn(|cx| Poll::Ready(stream.as_mut().poll_next(cx))).await
 }
 
 /// The next item; notes it where there is none yet.

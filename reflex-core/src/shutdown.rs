@@ -1,6 +1,6 @@
 use std::{
     future::{self, poll_fn},
-    pin::{Pin, pin},
+    pin::Pin,
     task::{Context, Poll},
 };
 
@@ -91,24 +91,31 @@ impl Shutdown {
 pub(crate) struct Request<'a, F> {
     asked: Pin<&'a mut F>,
     tell: watch::Sender<bool>,
+    waited: bool,
 }
 
 impl<'a, F: Future<Output = ()>> Request<'a, F> {
     pub(crate) fn new(asked: Pin<&'a mut F>) -> (Self, Shutdown) {
         let (tell, requested) = watch::channel(false);
-        (Self { asked, tell }, Shutdown(Some(requested)))
+        (Self { asked, tell, waited: false }, Shutdown(Some(requested)))
     }
 
     pub(crate) fn is_asked(&self) -> bool {
         *self.tell.borrow()
     }
 
+    /// Whether the work that was attended last was not done at once.
+    pub(crate) fn has_waited(&self) -> bool {
+        self.waited
+    }
+
     /// Finishes some work, and tells it when the shutdown is asked for meanwhile.
-    pub(crate) async fn attend<T>(&mut self, work: impl Future<Output = T>) -> T {
-        let mut work = pin!(work);
+    pub(crate) async fn attend<T>(&mut self, mut work: Pin<&mut impl Future<Output = T>>) -> T {
+        self.waited = false;
         poll_fn(|cx| {
             let polled = work.as_mut().poll(cx);
             if polled.is_pending() {
+                self.waited = true;
                 let _ = Pin::new(&mut *self).poll(cx);
             }
             polled

@@ -44,6 +44,24 @@ async fn by_time() {
     assert_eq!(written[10..], [Some(11); 4]);
 }
 
+#[tokio::test(start_paused = true)]
+async fn by_time_soon_after_quick_sets() {
+    let cursors = MemoryCursors::new();
+    let buffered = BufferedCursors::new(cursors.clone());
+    for id in 1..=100i64 {
+        buffered.set("billing", &id.into()).await.unwrap();
+    }
+    for id in 101..=109i64 {
+        advance(Duration::from_secs(60)).await;
+        buffered.set("billing", &id.into()).await.unwrap();
+    }
+    let written = stored(&cursors, "billing");
+    assert!(written >= Some(101), "{written:?}");
+    advance(Duration::from_secs(60)).await;
+    buffered.set("billing", &110.into()).await.unwrap();
+    assert_eq!(stored(&cursors, "billing"), Some(110));
+}
+
 #[tokio::test]
 async fn each_consumer_has_a_count_of_its_own() {
     let cursors = MemoryCursors::new();
