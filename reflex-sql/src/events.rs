@@ -8,7 +8,7 @@ use crate::{
     dialect::{Backlog, Dialect, EventsSql},
     error::Problem,
     options::{EventsNames, EventsTableOptions, GapMode},
-    stream,
+    state, stream,
     table::{Lease, Table, within},
     wake::{Bell, Remote},
 };
@@ -255,6 +255,21 @@ impl<D: Dialect> EventsTable<D> {
         Ok(backlog)
     }
 
+    /// The sessions that may still write ids that are missing right after this cursor, as one look at the database tells; none
+    /// if nothing holds a consumer with this cursor back.
+    ///
+    /// # Errors
+    ///
+    /// If the cursor is not an integer, or the database cannot be read.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future changes nothing.
+    pub async fn blocking(&self, cursor: Option<&Cursor>) -> Result<Vec<String>> {
+        let after = cursor.map_or(Ok(0), |cursor| stream::parse(&self.table, cursor))?;
+        state::blocking(&self.table, after).await
+    }
+
     /// Opens a stream by hand. It is [`StreamFunc::open`] under another name: `events.open(…)` would be
     /// [`EventsTable::open`].
     ///
@@ -269,7 +284,9 @@ impl<D: Dialect> EventsTable<D> {
         let opened = Box::pin(stream::open(&self.table, &options)).await;
         let (tail, position) = opened.map_err(|error| error.into_stream_error(&self.table.sql.table))?;
         let pinned = matches!(options.start(), Start::Head);
-        let opened = Opened::new(stream::events(self.table.clone(), tail, position, options));
+        let reached = state::Reached::new(position.into());
+        let status = state::position_of(reached.clone(), tail.status());
+        let opened = Opened::new(stream::events(self.table.clone(), tail, position, reached, options)).status(status);
         Ok(if pinned { opened.at(position) } else { opened })
     }
 }

@@ -74,6 +74,7 @@ mod options;
 mod page;
 mod position;
 mod ring;
+mod state;
 mod stream;
 mod table;
 mod tail;

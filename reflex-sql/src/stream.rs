@@ -1,4 +1,8 @@
-use std::{ops::RangeInclusive, sync::Arc, time::Duration};
+use std::{
+    ops::RangeInclusive,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use async_stream::stream;
 use reflex_core::{BoxEventStream, Cursor, Event, Start, StreamOptions};
@@ -16,6 +20,7 @@ use crate::{
     frontier::{Frontiers, deliverable},
     page::Page,
     ring::Lookup,
+    state::Reached,
     table::Table,
     tail::{Status, Tail},
 };
@@ -130,10 +135,11 @@ pub(crate) fn events<D: Dialect>(
     table: Arc<Table<D>>,
     tail: Arc<Tail>,
     position: i64,
+    reached: Reached,
     options: StreamOptions,
 ) -> BoxEventStream {
     let name = table.sql.table.clone();
-    let mut follower = Follower::new(table, tail, position, options.is_to_head());
+    let mut follower = Follower::new(table, tail, position, reached, options.is_to_head());
     Box::pin(stream! {
         loop {
             match follower.next().await {
@@ -165,6 +171,8 @@ struct Follower<D: Dialect> {
     tail: Arc<Tail>,
     status: watch::Receiver<Status>,
     position: i64,
+    /// Where others see the position.
+    reached: Reached,
     to_head: bool,
     /// The question how far the head is, once everything at hand was delivered.
     asked: Option<u64>,
@@ -180,15 +188,16 @@ struct Read {
 }
 
 impl<D: Dialect> Follower<D> {
-    fn new(table: Arc<Table<D>>, tail: Arc<Tail>, position: i64, to_head: bool) -> Self {
+    fn new(table: Arc<Table<D>>, tail: Arc<Tail>, position: i64, reached: Reached, to_head: bool) -> Self {
         let status = tail.status();
         let page_size = FIRST_PAGE.min(table.options.page_size);
-        Self { table, tail, status, position, to_head, asked: None, ahead: JoinSet::new(), page_size }
+        Self { table, tail, status, position, reached, to_head, asked: None, ahead: JoinSet::new(), page_size }
     }
 
     /// The events that follow, or `None` at the head of a stream that ends there.
     async fn next(&mut self) -> Result<Option<Vec<Event>>> {
         loop {
+            self.reached.store(self.position, Ordering::Relaxed);
             let head = {
                 let status = self.status.borrow_and_update();
                 if let Some(error) = &status.failed {

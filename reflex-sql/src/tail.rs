@@ -24,6 +24,7 @@ use crate::{
     frontier::{Frontiers, deliverable},
     page::Page,
     ring::{Lookup, Ring},
+    state::{Held, Seen},
     table::{Lease, Table},
     wake::{self, Polling},
 };
@@ -85,6 +86,8 @@ pub(crate) struct Status {
     /// The answer to the question of this number, and all before it: everything committed before it was asked is at or
     /// below this id.
     pub(crate) head: (u64, i64),
+    /// What is known of the ids seen; nobody is woken when it changes.
+    pub(crate) seen: Seen,
     /// Why the reader ended.
     pub(crate) failed: Option<Error>,
 }
@@ -101,7 +104,13 @@ impl Tail {
             asked: AtomicU64::new(0),
             gaps: Mutex::default(),
         });
-        let (publish, status) = watch::channel(Status { proven: 0, end: start, head: (0, start), failed: None });
+        let (publish, status) = watch::channel(Status {
+            proven: 0,
+            end: start,
+            head: (0, start),
+            seen: Seen { highest: start, held: None },
+            failed: None,
+        });
         let grace = table.options.cluster_grace.unwrap_or_default();
         let reader = Reader {
             page_size: PAGE_SIZE,
@@ -181,6 +190,7 @@ struct Gap {
     after: i64,
     since: Instant,
     reported: Option<Instant>,
+    held_by: Vec<String>,
 }
 
 struct Reader<D: Dialect> {
@@ -268,6 +278,7 @@ impl<D: Dialect> Reader<D> {
             bounds.check(self.end, &self.table.sql.table)?;
         }
         self.show_gap(conn).await?;
+        self.tell(visible);
         Ok(match &self.gap {
             _ if proven_more || (full && missing.is_empty()) => Pace::Now,
             Some(gap) => Pace::Soon(gap.since),
@@ -302,7 +313,7 @@ impl<D: Dialect> Reader<D> {
         };
         if self.gap.as_ref().is_none_or(|gap| gap.after != after) {
             self.metrics().gaps_detected.inc();
-            self.gap = Some(Gap { after, since: Instant::now(), reported: None });
+            self.gap = Some(Gap { after, since: Instant::now(), reported: None, held_by: Vec::new() });
         }
     }
 
@@ -387,6 +398,9 @@ impl<D: Dialect> Reader<D> {
             Some(writers) => self.table.within("name the blocking sessions", D::describe(conn, writers)).await?,
             None => Vec::new(),
         };
+        if let Some(gap) = &mut self.gap {
+            gap.held_by.clone_from(&holders);
+        }
         tracing::warn!(
             table = %self.table.sql.table,
             after_id = after,
@@ -397,6 +411,16 @@ impl<D: Dialect> Reader<D> {
             self.reason()
         );
         Ok(())
+    }
+
+    /// Tells those who ask how the streams are.
+    fn tell(&self, highest: i64) {
+        let held = |gap: &Gap| Held { after: gap.after, since: gap.since, by: gap.held_by.clone() };
+        let seen = Seen { highest, held: self.gap.as_ref().map(held) };
+        self.publish.send_if_modified(|status| {
+            status.seen = seen;
+            false
+        });
     }
 
     /// Why the stream waits.

@@ -9,6 +9,7 @@ mod database;
 mod errors;
 mod from_head;
 mod gaps;
+mod health;
 mod inserting;
 mod letters;
 mod metrics;
