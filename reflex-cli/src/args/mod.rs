@@ -250,7 +250,8 @@ pub(crate) struct TailArgs {
 ///
 /// Per consumer: its cursor, the head of the table (its highest committed id), how many events come after the cursor, and
 /// the age of the oldest of them. Events are counted, not ids, which have gaps; counting takes time in proportion to the
-/// longest backlog.
+/// longest backlog. The state is at head, behind, or blocked: ids right after the cursor are missing, and the sessions that
+/// are named may still write them.
 ///
 /// A cursor can be ahead of the table, higher than every id that the table ever had, after a restore for example. The
 /// consumer would fail. Such a line is marked; with --json `ahead` is true, and how far it is behind is null.

@@ -36,9 +36,43 @@ struct Lag {
     seconds_behind: Option<f64>,
     /// Whether the cursor is higher than every id that the table ever had, so that nothing is delivered.
     ahead: bool,
+    state: State,
+    /// The sessions that may still write ids that are missing right after the cursor.
+    blocked_by: Vec<String>,
+}
+
+/// What the database tells about a consumer: not whether it runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum State {
+    AtHead,
+    Behind,
+    Blocked,
+    Ahead,
+}
+
+impl State {
+    fn new(events_behind: Option<u64>, blocked_by: &[String]) -> Self {
+        match events_behind {
+            None => Self::Ahead,
+            Some(0) => Self::AtHead,
+            Some(_) if blocked_by.is_empty() => Self::Behind,
+            Some(_) => Self::Blocked,
+        }
+    }
 }
 
 impl Lag {
+    /// The state, as a person reads it.
+    fn state(&self) -> String {
+        match self.state {
+            State::AtHead => "at head".to_owned(),
+            State::Behind => "behind".to_owned(),
+            State::Blocked => format!("blocked by {}", self.blocked_by.join("; ")),
+            State::Ahead => "ahead of the table".to_owned(),
+        }
+    }
+
     /// Says in which way it is past a limit.
     fn past(&self, max_events: Option<u64>, max_seconds: Option<f64>) -> Option<String> {
         let mut behind = Vec::new();
@@ -91,6 +125,8 @@ async fn lag<D: Dialect>(events: &EventsTable<D>, stored: StoredCursor) -> Resul
         Err(error) if error.is_cursor_ahead() => None,
         backlog => Some(backlog?),
     };
+    let behind = backlog.as_ref().is_some_and(|backlog| backlog.events > 0);
+    let blocked_by = if behind { events.blocking(Some(&stored.cursor)).await? } else { Vec::new() };
     // Read afterwards, so that it is not below what was counted.
     let head = events.head().await?;
     let age = |oldest: DateTime<Utc>| (Utc::now() - oldest).as_seconds_f64().max(0.0);
@@ -101,6 +137,8 @@ async fn lag<D: Dialect>(events: &EventsTable<D>, stored: StoredCursor) -> Resul
         events_behind: backlog.as_ref().map(|backlog| backlog.events),
         seconds_behind: backlog.as_ref().map(|backlog| backlog.oldest.map_or(0.0, age)),
         ahead: backlog.is_none(),
+        state: State::new(backlog.map(|backlog| backlog.events), &blocked_by),
+        blocked_by,
     })
 }
 
@@ -110,12 +148,12 @@ async fn print(lags: &[Lag], json: bool, output: &mut Output) -> Result<()> {
             output.json(lag).await?;
         }
     } else {
-        let header = ["consumer", "cursor", "head", "events behind", "seconds behind"];
+        let header = ["consumer", "cursor", "head", "events behind", "seconds behind", "state"];
         let mut table = TextTable::new(header).right(1..=4);
         for lag in lags {
-            let events = lag.events_behind.map_or_else(|| "ahead of the table".to_owned(), |events| events.to_string());
+            let events = lag.events_behind.map_or_else(|| "-".to_owned(), |events| events.to_string());
             let seconds = lag.seconds_behind.map_or_else(|| "-".to_owned(), |seconds| format!("{seconds:.1}"));
-            table.row([lag.consumer.clone(), lag.cursor.clone(), lag.head.clone(), events, seconds]);
+            table.row([lag.consumer.clone(), lag.cursor.clone(), lag.head.clone(), events, seconds, lag.state()]);
         }
         output.line(table).await?;
     }
@@ -127,6 +165,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_holds_a_consumer_back_is_named() {
+        let session = ["session 7".to_owned()];
+        assert_eq!(State::new(Some(3), &session), State::Blocked);
+        assert_eq!(State::new(Some(3), &[]), State::Behind);
+        assert_eq!(State::new(Some(0), &[]), State::AtHead);
+        assert_eq!(State::new(None, &[]), State::Ahead);
+    }
+
+    #[test]
     fn a_limit_is_the_most_that_is_allowed() {
         let lag = Lag {
             consumer: "billing".into(),
@@ -135,6 +182,8 @@ mod tests {
             events_behind: Some(2),
             seconds_behind: Some(1.5),
             ahead: false,
+            state: State::Behind,
+            blocked_by: Vec::new(),
         };
         assert_eq!(lag.past(None, None), None);
         assert_eq!(lag.past(Some(2), Some(1.5)), None);

@@ -1,37 +1,32 @@
 //! Whether everything runs, for `/health`.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use chrono::{DateTime, SecondsFormat, Utc};
+use reflex_core::{ConsumerHealth, Health};
 use serde::Serialize;
 
 use super::consumers::NAMES;
 use crate::exit::chain;
 
-/// Where consumers and the import note how they are. Cheap to clone.
+/// Where consumers and the import tell how they are. Cheap to clone.
 #[derive(Clone, Debug)]
-pub(crate) struct Board(Arc<Mutex<Health>>);
+pub(crate) struct Board {
+    /// The consumers, once they follow the stream for good.
+    pub(crate) consumers: Health,
+    import: Arc<Mutex<ImportHealth>>,
+}
 
 /// What `/health` answers.
 #[derive(Clone, Debug, Serialize)]
-pub(crate) struct Health {
-    /// Whether every consumer runs and the last import worked.
+pub(crate) struct DemoHealth {
+    /// Whether every consumer is healthy and the last import worked.
     pub(crate) healthy: bool,
-    consumers: BTreeMap<&'static str, ConsumerHealth>,
+    consumers: Vec<ConsumerHealth>,
     import: ImportHealth,
 }
 
-#[derive(Clone, Debug, Default, Serialize)]
-struct ConsumerHealth {
-    running: bool,
-    failures: u64,
-    last_error: Option<Failure>,
-}
-
-#[derive(Clone, Debug, Default, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 struct ImportHealth {
     ok: bool,
     last_error: Option<Failure>,
@@ -52,76 +47,59 @@ impl Failure {
 impl Board {
     /// Nothing runs yet.
     pub(crate) fn new() -> Self {
-        let consumers = NAMES.iter().map(|name| (*name, ConsumerHealth::default())).collect();
-        let import = ImportHealth { ok: true, last_error: None };
-        Self(Arc::new(Mutex::new(Health { healthy: false, consumers, import })))
-    }
-
-    /// Notes that a consumer runs.
-    pub(crate) fn started(&self, consumer: &str) {
-        self.change(consumer, |consumer| consumer.running = true);
-    }
-
-    /// Notes that a consumer does not run any more, and why if it failed.
-    pub(crate) fn ended(&self, consumer: &str, error: Option<&(dyn std::error::Error + 'static)>) {
-        self.change(consumer, |consumer| {
-            consumer.running = false;
-            if let Some(error) = error {
-                let causes = std::iter::successors(Some(error), |error| error.source());
-                consumer.failures += 1;
-                consumer.last_error = Some(Failure::new(chain(causes), Utc::now()));
-            }
-        });
+        let import = Arc::new(Mutex::new(ImportHealth { ok: true, last_error: None }));
+        Self { consumers: Health::new(), import }
     }
 
     /// Notes how the last import went.
     pub(crate) fn imported(&self, error: Option<anyhow::Error>) {
-        let mut health = self.health();
-        health.import.ok = error.is_none();
+        let mut import = self.import();
+        import.ok = error.is_none();
         if let Some(error) = error {
-            health.import.last_error = Some(Failure::new(chain(error.chain()), Utc::now()));
+            import.last_error = Some(Failure::new(chain(error.chain()), Utc::now()));
         }
     }
 
     /// How everything is at the moment.
-    pub(crate) fn look(&self) -> Health {
-        let mut health = self.health().clone();
-        health.healthy = health.import.ok && health.consumers.values().all(|consumer| consumer.running);
-        health
+    pub(crate) fn look(&self) -> DemoHealth {
+        let (report, import) = (self.consumers.report(), self.import().clone());
+        let healthy = import.ok && report.healthy && report.consumers.len() == NAMES.len();
+        DemoHealth { healthy, consumers: report.consumers, import }
     }
 
-    fn change(&self, consumer: &str, change: impl FnOnce(&mut ConsumerHealth)) {
-        if let Some(consumer) = self.health().consumers.get_mut(consumer) {
-            change(consumer);
-        }
-    }
-
-    fn health(&self) -> MutexGuard<'_, Health> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn import(&self) -> MutexGuard<'_, ImportHealth> {
+        self.import.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+
+    use futures_util::{FutureExt, future::join_all};
+    use reflex_core::{Event, MemoryCursors, MemoryEvents, Metrics, Spec, consumer_fn, run};
+
     use super::*;
 
-    #[test]
-    fn everything_has_to_run() {
+    #[tokio::test]
+    async fn everything_has_to_run() {
         let board = Board::new();
-        for name in NAMES {
-            assert!(!board.look().healthy);
-            board.started(name);
-        }
+        let metrics = Metrics::register(&prometheus::Registry::new()).unwrap();
+        let mut specs = NAMES.map(|name| {
+            let consumer = consumer_fn(name, |_event: Event| async { Ok(()) });
+            Spec::new(MemoryEvents::new(), MemoryCursors::new(), consumer).metrics(&metrics)
+        });
+        assert!(!board.look().healthy, "there is no consumer yet");
+        specs = specs.map(|spec| spec.health(&board.consumers));
+        assert!(!board.look().healthy);
+        let mut runs = pin!(join_all(specs.iter_mut().map(|spec| Box::pin(run(spec)))));
+        assert!(runs.as_mut().now_or_never().is_none());
         assert!(board.look().healthy);
         board.imported(Some(anyhow::anyhow!("no git")));
         assert!(!board.look().healthy);
         board.imported(None);
-        assert!(board.look().healthy);
-        let error = std::io::Error::other("disk full");
-        board.ended(NAMES[1], Some(&error));
-        let health = serde_json::to_value(board.look()).unwrap();
-        assert_eq!(health["healthy"], false);
-        assert_eq!(health["consumers"][NAMES[1]]["last_error"]["message"], "disk full");
-        assert_eq!(health["import"]["last_error"]["message"], "no git");
+        let health = board.look();
+        assert!(health.healthy, "{health:?}");
+        assert_eq!(serde_json::to_value(health).unwrap()["import"]["last_error"]["message"], "no git");
     }
 }

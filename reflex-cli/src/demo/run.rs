@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow};
-use reflex_core::{BoxSpec, Error, run_until};
+use reflex_core::{BoxSpec, run_until};
 use tokio::{
     task::JoinSet,
     time::{interval, sleep},
@@ -94,11 +94,11 @@ async fn stop(interrupt: &Interrupt) {
 ///
 /// # Errors
 ///
-/// If a task panics. What goes wrong otherwise is on the board, and tried again.
+/// If a task panics. What goes wrong otherwise is told by `/health`, and tried again.
 pub(crate) async fn follow(demo: &Demo, board: &Board, interrupt: &Interrupt) -> Result<()> {
     let mut runs = JoinSet::new();
     for spec in consumers::specs(&demo.data, &demo.metrics, false) {
-        runs.spawn(keep_running(spec, board.clone(), interrupt.clone()));
+        runs.spawn(keep_running(spec.health(&board.consumers), interrupt.clone()));
     }
     tokio::select! {
         biased;
@@ -111,20 +111,13 @@ pub(crate) async fn follow(demo: &Demo, board: &Board, interrupt: &Interrupt) ->
     Ok(())
 }
 
-async fn keep_running(mut spec: BoxSpec, board: Board, interrupt: Interrupt) {
+async fn keep_running(mut spec: BoxSpec, interrupt: Interrupt) {
     loop {
-        board.started(spec.name());
         let Err(error) = run_until(&mut spec, stop(&interrupt)).await;
-        board.ended(spec.name(), failure(&error));
         if error.is_stopped() || pause(&interrupt).await.is_err() {
             return;
         }
     }
-}
-
-/// A run that was asked to stop has not failed.
-fn failure(error: &Error) -> Option<&(dyn std::error::Error + 'static)> {
-    (!error.is_stopped()).then_some(error)
 }
 
 /// Waits for the restart of a consumer.

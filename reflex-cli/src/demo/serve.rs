@@ -46,6 +46,7 @@ pub(crate) async fn serve(
 ) -> Result<()> {
     announce(&listener)?;
     let board = Board::new();
+    demo.tally.show(&board.consumers)?;
     let app = Router::new()
         .route("/", get(index))
         .route("/metrics", get(metrics))

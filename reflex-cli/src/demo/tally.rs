@@ -1,6 +1,8 @@
 //! What the metrics know about the consumers.
 
+use anyhow::{Context, Result};
 use prometheus::{Registry, proto::MetricFamily};
+use reflex_core::Health;
 
 use super::consumers::NAMES;
 
@@ -22,6 +24,15 @@ pub(crate) struct Counts {
 impl Tally {
     pub(crate) fn new(registry: Registry) -> Self {
         Self(registry)
+    }
+
+    /// Shows how the consumers are as well.
+    ///
+    /// # Errors
+    ///
+    /// If it was shown before.
+    pub(crate) fn show(&self, health: &Health) -> Result<()> {
+        health.register(&self.0).context("register the health")
     }
 
     /// All metrics, in the order of their names.

@@ -47,10 +47,14 @@ fn lag_is_counted_in_events_and_seconds() {
         succeed(&mut database.reflex(&["cursors", "set", consumer, cursor]));
     }
     let mut lag = objects(&succeed(&mut database.reflex(&["lag", "--json"])));
-    let done = json!({ "cursor": "3", "head": "3", "events_behind": 0, "seconds_behind": 0.0, "ahead": false });
+    let done = json!({
+        "cursor": "3", "head": "3", "events_behind": 0, "seconds_behind": 0.0, "ahead": false, "state": "at_head",
+        "blocked_by": [],
+    });
     assert_eq!(lag[0].as_object_mut().unwrap().remove("consumer"), Some(json!("done")));
     assert_eq!(lag[0], done);
     assert_eq!((&lag[1]["cursor"], &lag[1]["events_behind"]), (&json!("1"), &json!(2)));
+    assert_eq!(lag[1]["state"], "behind");
     assert!(lag[1]["seconds_behind"].as_f64().unwrap() > 1e8);
     let table = succeed(&mut database.reflex(&["lag", "--max-events", "2"]));
     assert!(table.contains("done") && table.contains("late"), "{table}");
@@ -78,6 +82,7 @@ fn a_cursor_ahead_of_the_table_is_not_taken_for_one_at_its_head() {
     let lag = objects(&succeed(&mut database.reflex(&["lag", "--json"])));
     assert_eq!((&lag[0]["ahead"], &lag[0]["events_behind"]), (&json!(false), &json!(0)));
     assert_eq!((&lag[1]["ahead"], &lag[1]["events_behind"]), (&json!(true), &json!(null)));
+    assert_eq!(lag[1]["state"], "ahead");
     assert!(succeed(&mut database.reflex(&["lag"])).contains("ahead of the table"));
     for limit in ["--max-events=100", "--max-seconds=100"] {
         let message = fail(&mut database.reflex(&["lag", limit]), 3);

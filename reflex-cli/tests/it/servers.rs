@@ -1,7 +1,7 @@
 //! The same on PostgreSQL and MariaDB.
 
 use serde_json::json;
-use sqlx::{Connection, MySqlConnection, PgConnection};
+use sqlx::{Connection, Executor, MySqlConnection, PgConnection};
 
 use crate::reflex::{Running, fail, objects, reflex, succeed, with_input};
 
@@ -79,6 +79,48 @@ fn check(database: &ServerDatabase) {
     let lag = objects(&succeed(&mut database.reflex(&["lag", "--json"])));
     assert!((100..200).contains(&lag[0]["events_behind"].as_u64().unwrap()), "{lag:?}");
     fail(&mut database.reflex(&["lag", "--max-events=1"]), 3);
+}
+
+/// A writer has drawn an id and goes on; the event after it is committed.
+async fn check_blocked<C: Connection>(database: &ServerDatabase, mut writer: C, mut other: C) -> sqlx::Result<()>
+where
+    for<'c> &'c mut C: Executor<'c, Database = C::Database>,
+{
+    let insert = "insert into events (foreign_id, type) values ('a', 1)";
+    writer.execute(insert).await?;
+    succeed(&mut database.reflex(&["cursors", "set", "billing", "1"]));
+    writer.execute("begin").await?;
+    writer.execute(insert).await?;
+    other.execute(insert).await?;
+    let lag = objects(&succeed(&mut database.reflex(&["lag", "--json"]))).remove(0);
+    assert_eq!((&lag["state"], lag["blocked_by"].as_array().unwrap().len()), (&json!("blocked"), 1), "{lag}");
+    assert!(succeed(&mut database.reflex(&["lag"])).contains("blocked by "));
+    writer.execute("rollback").await?;
+    let lag = objects(&succeed(&mut database.reflex(&["lag", "--json"]))).remove(0);
+    assert_eq!((&lag["state"], &lag["blocked_by"]), (&json!("behind"), &json!([])), "{lag}");
+    Ok(())
+}
+
+#[test]
+#[ignore = "needs Postgres: cargo xtask test"]
+fn lag_names_who_blocks_on_postgres() {
+    let database = ServerDatabase::postgres("reflex_cli_lag_blocked");
+    succeed(&mut database.reflex(&["migrate"]));
+    run(async {
+        let connect = || PgConnection::connect(&database.url);
+        check_blocked(&database, connect().await?, connect().await?).await
+    });
+}
+
+#[test]
+#[ignore = "needs MariaDB: cargo xtask test"]
+fn lag_names_who_blocks_on_mariadb() {
+    let database = ServerDatabase::mariadb("reflex_cli_lag_blocked");
+    succeed(&mut database.reflex(&["migrate"]));
+    run(async {
+        let connect = || MySqlConnection::connect(&database.url);
+        check_blocked(&database, connect().await?, connect().await?).await
+    });
 }
 
 #[test]
