@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use reflex_core::{Error, Event, HandlerError, MemoryCursors, MemoryEvents, Spec, consumer_fn};
+use reflex_core::{ConsumerState, Error, Event, HandlerError, Health, MemoryCursors, MemoryEvents, Spec, consumer_fn};
 use reflex_testing::{ScriptedConsumer, Step};
 use rpatterns::{RunForever, run_forever};
 use tokio::time::{Instant, sleep, timeout};
@@ -178,4 +178,26 @@ impl std::io::Write for Told {
     fn flush(&mut self) -> std::io::Result<()> {
         Ok(())
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_consumer_that_is_run_again_goes_on_failing_until_it_makes_progress() {
+    let health = Health::new();
+    let fail = || Step::fail("no answer");
+    let consumer = ScriptedConsumer::new("ship").at(1, fail()).at(2, fail()).at(3, fail());
+    let mut spec = Spec::new(filled(2), MemoryCursors::new(), consumer).health(&health);
+    let mut seen = Vec::new();
+    let look = async {
+        for _ in 0..200 {
+            sleep(SECOND / 20).await;
+            let ship = health.consumers().remove(0);
+            seen.push((ship.state, ship.failures));
+        }
+    };
+    assert!(run_forever(&mut spec, RunForever::new(), look).await.unwrap_err().is_stopped());
+    seen.dedup();
+    let failing = ConsumerState::Failing;
+    assert_eq!(seen, [(failing, 1), (failing, 2), (failing, 3), (ConsumerState::WaitingForEvents, 3)]);
+    let ship = health.consumers().remove(0);
+    assert_eq!((ship.state, ship.runs, ship.healthy), (ConsumerState::Stopped, 4, true));
 }
