@@ -93,8 +93,6 @@ pub(crate) enum Problem {
          between that does not keep the session?", .waited.as_secs_f64()
     )]
     WakeUpsSilent { table: String, waited: Duration },
-    #[error("a reader task of table `{table}` panicked")]
-    Panicked { table: String, source: tokio::task::JoinError },
 }
 
 impl Problem {

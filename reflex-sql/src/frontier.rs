@@ -116,11 +116,16 @@ pub(crate) fn deliverable(ids: impl IntoIterator<Item = i64>, position: i64, pro
     let mut previous = position;
     ids.into_iter()
         .take_while(|&id| {
-            let settled = id - 1 <= previous.max(proven);
+            let settled = settled(id, previous, proven);
             previous = id;
             settled
         })
         .count()
+}
+
+/// Whether nothing can come any more between `previous` and the visible `id` that follows it.
+pub(crate) fn settled(id: i64, previous: i64, proven: i64) -> bool {
+    id - 1 <= previous.max(proven)
 }
 
 #[cfg(test)]

@@ -62,12 +62,14 @@
     allow(dead_code, unused_imports, unused_macros)
 )]
 
+mod backfill;
 mod cursors;
 pub mod ddl;
 mod dialect;
 mod error;
 mod errors;
 mod events;
+mod follower;
 mod frontier;
 mod names;
 mod options;
@@ -82,6 +84,7 @@ mod transactional;
 mod transactional_consumer;
 mod tx;
 mod wake;
+mod window;
 
 pub use self::{
     cursors::{CursorsTable, StoredCursor},

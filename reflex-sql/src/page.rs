@@ -4,15 +4,34 @@ use reflex_core::{Event, EventParts, EventType};
 
 use crate::error::Problem;
 
-/// The size of a page aims at this many bytes of events, so that large events do not fill the memory.
+/// A page aims at this many bytes of events, so that large events do not fill the memory.
 const TARGET_BYTES: usize = 4 << 20;
 
-/// Reading a page stops here, however many rows were asked for.
-pub(crate) const MAX_BYTES: usize = 4 * TARGET_BYTES;
+/// The rows to read: those after an id, up to a number of rows or, whatever comes first, a number of bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Range {
+    pub(crate) after: i64,
+    pub(crate) limit: u32,
+    /// Reading stops here, however many rows were asked for.
+    pub(crate) max_bytes: usize,
+}
+
+/// How reading a range went.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Scan {
+    pub(crate) rows: u32,
+    pub(crate) bytes: usize,
+    /// Whether there may be more rows after these.
+    pub(crate) full: bool,
+    /// Whether it stopped in the middle of the answer. The connection is of no use then.
+    pub(crate) abandoned: bool,
+    /// How long decoding the rows took, about.
+    pub(crate) decoding: Duration,
+}
 
 /// One row of an events table.
 #[derive(Clone, Debug)]
-pub(crate) struct Entry {
+pub struct Entry {
     pub(crate) id: i64,
     /// `None` for a placeholder.
     pub(crate) event: Option<Event>,
@@ -21,13 +40,10 @@ pub(crate) struct Entry {
 }
 
 /// Rows in the order of their ids.
-#[derive(Debug, Default)]
-pub struct Page {
+#[derive(Debug)]
+pub(crate) struct Page {
     pub(crate) entries: Vec<Entry>,
-    /// Whether there may be more rows after these.
-    pub(crate) full: bool,
-    /// How long decoding the rows took, about.
-    pub(crate) decoding: Duration,
+    pub(crate) scan: Scan,
 }
 
 impl Page {
@@ -38,15 +54,25 @@ impl Page {
     pub(crate) fn last_id(&self) -> Option<i64> {
         self.entries.last().map(|entry| entry.id)
     }
+}
 
-    pub(crate) fn bytes(&self) -> usize {
-        self.entries.iter().map(|entry| entry.bytes).sum()
+impl Range {
+    /// A page after this id.
+    pub(crate) fn page(after: i64, limit: u32) -> Self {
+        Self { after, limit, max_bytes: 4 * TARGET_BYTES }
+    }
+}
+
+impl Scan {
+    /// How many rows to ask for next, so that they come to about `target` bytes.
+    pub(crate) fn next_limit(&self, target: usize, max: u32) -> u32 {
+        let average = self.bytes.checked_div(self.rows as usize).unwrap_or(0).max(1);
+        u32::try_from(target / average).unwrap_or(u32::MAX).clamp(1, max)
     }
 
-    /// How many rows to ask for next, so that a page comes to about [`TARGET_BYTES`].
-    pub(crate) fn next_limit(&self, max: u32) -> u32 {
-        let average = self.bytes().checked_div(self.entries.len()).unwrap_or(0).max(1);
-        u32::try_from(TARGET_BYTES / average).unwrap_or(u32::MAX).clamp(1, max)
+    /// How many rows to ask for next, so that they make a page.
+    pub(crate) fn next_page(&self, max: u32) -> u32 {
+        self.next_limit(TARGET_BYTES, max)
     }
 }
 
@@ -79,11 +105,11 @@ pub(crate) mod tests {
 
     #[test]
     fn large_events_make_small_pages() {
-        let page = |bytes| Page { entries: vec![Entry { bytes, ..entry(1) }; 10], full: true, ..Page::default() };
-        assert_eq!(Page::default().next_limit(1_000), 1_000);
-        assert_eq!(page(100).next_limit(10_000), 10_000);
-        assert_eq!(page(1 << 20).next_limit(10_000), 4);
-        assert_eq!(page(1 << 30).next_limit(10_000), 1);
+        let scan = |bytes: usize| Scan { rows: 10, bytes: 10 * bytes, ..Scan::default() };
+        assert_eq!(Scan::default().next_page(1_000), 1_000);
+        assert_eq!(scan(100).next_page(10_000), 10_000);
+        assert_eq!(scan(1 << 20).next_page(10_000), 4);
+        assert_eq!(scan(1 << 30).next_page(10_000), 1);
     }
 
     #[test]

@@ -1,36 +1,21 @@
-use std::{
-    ops::RangeInclusive,
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::{ops::RangeInclusive, sync::Arc, time::Duration};
 
-use async_stream::stream;
+use async_stream::{stream, try_stream};
+use futures_util::{Stream, StreamExt};
 use reflex_core::{BoxEventStream, Cursor, Event, Start, StreamOptions};
-use tokio::{
-    select,
-    sync::watch,
-    task::JoinSet,
-    time::{Instant, sleep},
-};
+use tokio::time::{Instant, sleep};
 
 use crate::{
     Result,
     dialect::Dialect,
     error::Problem,
-    frontier::{Frontiers, deliverable},
-    page::Page,
-    ring::Lookup,
+    follower::{Events, Follower},
+    frontier::Frontiers,
     state::Reached,
     table::Table,
-    tail::{Status, Tail},
+    tail::Tail,
 };
 
-/// How many events a stream takes from the ring at once.
-const BATCH: usize = 500;
-/// The first page of a stream that is behind.
-const FIRST_PAGE: u32 = 1_000;
-/// A stream that waits at a gap before the ring looks again after this long.
-const GAP_PAUSE: Duration = Duration::from_millis(50);
 /// A stream that starts at the head waits this long for open writers, to start as late as it can.
 const HEAD_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -140,185 +125,54 @@ pub(crate) fn events<D: Dialect>(
 ) -> BoxEventStream {
     let name = table.sql.table.clone();
     let mut follower = Follower::new(table, tail, position, reached, options.is_to_head());
-    Box::pin(stream! {
+    let batches = stream! {
         loop {
             match follower.next().await {
-                Ok(Some(events)) => {
-                    for event in events {
-                        if let Err(end) = options.hold_back(&event).await {
-                            yield Err(end);
-                            return;
-                        }
-                        yield Ok(event);
-                    }
-                }
+                Ok(Some(events)) => yield Batch::Events(events),
                 Ok(None) => {
-                    yield Err(reflex_core::Error::head_reached());
+                    yield Batch::End(Some(reflex_core::Error::head_reached()));
                     return;
                 }
                 Err(error) => {
-                    yield Err(error.into_stream_error(&name));
+                    yield Batch::End(Some(error.into_stream_error(&name)));
                     return;
                 }
             }
+        }
+    };
+    let events = batches.flat_map(futures_util::stream::iter);
+    if options.min_age().is_zero() { Box::pin(events) } else { hold_back(events, options) }
+}
+
+/// Lets each event wait until it is as old as the options ask.
+fn hold_back(
+    events: impl Stream<Item = reflex_core::Result<Event>> + Send + 'static,
+    options: StreamOptions,
+) -> BoxEventStream {
+    Box::pin(try_stream! {
+        for await event in events {
+            let event = event?;
+            options.hold_back(&event).await?;
+            yield event;
         }
     })
 }
 
-/// One stream: where it is, and what it is about to read.
-struct Follower<D: Dialect> {
-    table: Arc<Table<D>>,
-    tail: Arc<Tail>,
-    status: watch::Receiver<Status>,
-    position: i64,
-    /// Where others see the position.
-    reached: Reached,
-    to_head: bool,
-    /// The question how far the head is, once everything at hand was delivered.
-    asked: Option<u64>,
-    /// The page that is read ahead, while the stream is behind the ring. Dropping it ends the read.
-    ahead: JoinSet<Result<Read>>,
-    page_size: u32,
+/// What a stream yields one by one.
+enum Batch {
+    Events(Events),
+    End(Option<reflex_core::Error>),
 }
 
-/// A page, and what was proven when its read began.
-struct Read {
-    page: Page,
-    proven: i64,
-}
+impl Iterator for Batch {
+    type Item = reflex_core::Result<Event>;
 
-impl<D: Dialect> Follower<D> {
-    fn new(table: Arc<Table<D>>, tail: Arc<Tail>, position: i64, reached: Reached, to_head: bool) -> Self {
-        let status = tail.status();
-        let page_size = FIRST_PAGE.min(table.options.page_size);
-        Self { table, tail, status, position, reached, to_head, asked: None, ahead: JoinSet::new(), page_size }
-    }
-
-    /// The events that follow, or `None` at the head of a stream that ends there.
-    async fn next(&mut self) -> Result<Option<Vec<Event>>> {
-        loop {
-            self.reached.store(self.position, Ordering::Relaxed);
-            let head = {
-                let status = self.status.borrow_and_update();
-                if let Some(error) = &status.failed {
-                    return Err(error.clone());
-                }
-                status.head
-            };
-            if self.asked.is_some_and(|asked| head.0 >= asked && self.position >= head.1) {
-                return Ok(None);
-            }
-            let events = match self.tail.after(self.position, BATCH) {
-                Lookup::Events(events, position) => {
-                    self.table.metrics.cache_hits.inc();
-                    self.forget_ahead();
-                    self.position = position;
-                    events
-                }
-                Lookup::Behind => {
-                    self.table.metrics.cache_misses.inc();
-                    self.next_page().await?
-                }
-                Lookup::AtEnd => {
-                    self.wait_at_end().await?;
-                    continue;
-                }
-            };
-            if !events.is_empty() {
-                return Ok(Some(events));
-            }
+    fn next(&mut self) -> Option<Self::Item> {
+        match self {
+            Self::Events(events) => events.next().map(Ok),
+            Self::End(error) => error.take().map(Err),
         }
     }
-
-    async fn wait_at_end(&mut self) -> Result<()> {
-        self.forget_ahead();
-        if self.to_head && self.asked.is_none() {
-            self.asked = Some(self.tail.ask_for_head());
-            self.table.wake.notify_one();
-        }
-        self.changed().await
-    }
-
-    async fn changed(&mut self) -> Result<()> {
-        let ended = || Problem::ReaderEnded { table: self.table.sql.table.to_string() };
-        self.status.changed().await.map_err(|_| ended().into())
-    }
-
-    /// The next page from the database, as far as it may be delivered.
-    async fn next_page(&mut self) -> Result<Vec<Event>> {
-        let Read { page, proven } = self.read().await?;
-        let count = deliverable(page.ids(), self.position, proven);
-        if count < page.entries.len() || page.entries.is_empty() {
-            self.wait_for_proof(&page, count, proven).await?;
-        }
-        let complete = count == page.entries.len();
-        if let Some(last) = page.entries[..count].last() {
-            self.position = last.id;
-        }
-        if complete && !page.full {
-            // There is nothing more up to what is proven.
-            self.position = self.position.max(proven);
-        }
-        if complete && page.full {
-            self.page_size = page.next_limit(self.table.options.page_size);
-            self.read_ahead();
-        }
-        Ok(page.entries.into_iter().take(count).filter_map(|entry| entry.event).collect())
-    }
-
-    /// Lets some time pass when a page had nothing to deliver, so that the next one may.
-    async fn wait_for_proof(&mut self, page: &Page, count: usize, proven: i64) -> Result<()> {
-        if let Some(blocked) = page.entries.get(count) {
-            let after = if count == 0 { self.position } else { page.entries[count - 1].id };
-            self.tail.report_gap(after, blocked.id);
-            self.table.wake.notify_one();
-        }
-        if count > 0 || (page.entries.is_empty() && proven > self.position) {
-            return Ok(());
-        }
-        select! {
-            changed = self.changed() => changed,
-            () = sleep(GAP_PAUSE) => Ok(()),
-        }
-    }
-
-    async fn read(&mut self) -> Result<Read> {
-        if self.ahead.is_empty() {
-            self.read_ahead();
-        }
-        let table = || self.table.sql.table.to_string();
-        match self.ahead.join_next().await {
-            Some(Ok(read)) => read,
-            Some(Err(source)) => Err(Problem::Panicked { table: table(), source }.into()),
-            None => Err(Problem::ReaderEnded { table: table() }.into()),
-        }
-    }
-
-    /// What was read ahead begins before the position once events came from the ring.
-    fn forget_ahead(&mut self) {
-        if !self.ahead.is_empty() {
-            self.ahead = JoinSet::new();
-        }
-    }
-
-    fn read_ahead(&mut self) {
-        let read = read_behind(self.table.clone(), self.tail.clone(), self.position, self.page_size);
-        self.ahead.spawn(read);
-    }
-}
-
-async fn read_behind<D: Dialect>(table: Arc<Table<D>>, tail: Arc<Tail>, after: i64, limit: u32) -> Result<Read> {
-    let _turn = table.turns.acquire().await;
-    let mut conn = table.acquire().await?;
-    let server = table.within("identify the server", D::server(&mut conn, &table.sql)).await?;
-    if server != tail.server() {
-        return Err(Problem::ServerChanged { table: table.sql.table.to_string() }.into());
-    }
-    // A read that starts after a proof may rely on it.
-    let proven = tail.proven();
-    let page = table.read_page(&mut conn, after, limit).await?;
-    conn.release();
-    Ok(Read { page, proven })
 }
 
 #[cfg(test)]

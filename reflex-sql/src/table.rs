@@ -18,7 +18,7 @@ use crate::{
     dialect::{Dialect, EventsSql},
     error::Problem,
     options::EventsTableOptions,
-    page::Page,
+    page::{Entry, Page, Range, Scan},
     tail::Tail,
     wake::{Bell, Remote},
 };
@@ -92,12 +92,24 @@ impl<D: Dialect> Table<D> {
     }
 
     pub(crate) async fn read_page(&self, conn: &mut D::Connection, after: i64, limit: u32) -> Result<Page> {
+        let mut entries = Vec::new();
+        let scan = self.scan(conn, Range::page(after, limit), |entry| entries.push(entry)).await?;
+        Ok(Page { entries, scan })
+    }
+
+    /// Takes the rows of a range, one by one as they arrive.
+    pub(crate) async fn scan(
+        &self,
+        conn: &mut D::Connection,
+        range: Range,
+        take: impl FnMut(Entry) + Send,
+    ) -> Result<Scan> {
         let timer = self.metrics.loading_seconds.start_timer();
-        let page = self.within("read a page", D::read_page(conn, &self.sql, after, limit)).await?;
+        let scan = self.within("read a page", D::scan(conn, &self.sql, range, take)).await?;
         timer.observe_duration();
-        self.metrics.deserialization_seconds.inc_by(page.decoding.as_secs_f64());
-        self.metrics.events_deserialized.inc_by(page.entries.len() as u64);
-        Ok(page)
+        self.metrics.deserialization_seconds.inc_by(scan.decoding.as_secs_f64());
+        self.metrics.events_deserialized.inc_by(scan.rows.into());
+        Ok(scan)
     }
 }
 

@@ -19,6 +19,7 @@ use tokio::{
 
 use crate::{
     Result,
+    backfill::Backfill,
     dialect::Dialect,
     error::Error,
     frontier::{Frontiers, deliverable},
@@ -50,6 +51,8 @@ const PAGE_SIZE: u32 = 1_000;
 pub(crate) struct Tail {
     shared: Arc<Shared>,
     status: watch::Receiver<Status>,
+    /// What is read for streams that are behind the ring.
+    pub(crate) backfill: Backfill,
     /// Aborts the reader when dropped.
     _reader: JoinSet<()>,
 }
@@ -128,7 +131,7 @@ impl Tail {
         reader.metrics().gap_listening.inc();
         let mut tasks = JoinSet::new();
         tasks.spawn(reader.run_listening());
-        Ok(Self { shared, status, _reader: tasks })
+        Ok(Self { shared, status, backfill: Backfill::default(), _reader: tasks })
     }
 
     pub(crate) fn status(&self) -> watch::Receiver<Status> {
@@ -267,9 +270,9 @@ impl<D: Dialect> Reader<D> {
         // A read that starts after a proof may rely on it.
         let proven = self.frontiers.proven();
         let page = self.table.read_page(conn, self.end, self.page_size).await?;
-        self.page_size = page.next_limit(PAGE_SIZE);
+        self.page_size = page.scan.next_page(PAGE_SIZE);
         let visible = page.last_id().unwrap_or(self.end);
-        let (full, empty) = (page.full, page.entries.is_empty());
+        let (full, empty) = (page.scan.full, page.entries.is_empty());
         let missing = self.deliver(page, proven);
         let proven_more = self.resolve(conn, visible, &missing).await?;
         self.answer(conn, asked, visible, full).await?;

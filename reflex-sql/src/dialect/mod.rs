@@ -18,16 +18,22 @@ use crate::{
     frontier::{Writer, Writers},
     names::TableName,
     options::{CursorsNames, EventsNames, GapMode, OptionalColumn},
-    page::{Entry, MAX_BYTES, Page},
+    page::{Entry, Range, Scan},
 };
 
 /// The operations that read the same in every dialect. They cannot be generic functions without a page of bounds.
 macro_rules! common_operations {
     ($connection:ty) => {
-        async fn read_page(conn: &mut $connection, sql: &EventsSql, after: i64, limit: u32) -> Result<Page> {
+        async fn scan(
+            conn: &mut $connection,
+            sql: &EventsSql,
+            range: Range,
+            take: impl FnMut(Entry) + Send,
+        ) -> Result<Scan> {
+            let after = range.after;
             let failed = |error| Problem::database(format!("read table `{}` after id {after}", sql.table))(error);
-            let rows = sqlx::query(sql.page.clone()).bind(after).bind(i64::from(limit)).fetch(conn);
-            read_rows(rows, limit, failed, decode).await
+            let rows = sqlx::query(sql.page.clone()).bind(after).bind(i64::from(range.limit)).fetch(conn);
+            read_rows(rows, range, failed, decode, take).await
         }
 
         async fn backlog(conn: &mut $connection, sql: &EventsSql, after: i64) -> Result<Backlog> {
@@ -143,13 +149,13 @@ pub trait Operations: Database {
     /// Identifies the server and its start; refuses one that cannot be read safely.
     fn server(conn: &mut Self::Connection, sql: &EventsSql) -> impl Future<Output = Result<String>> + Send;
 
-    /// At most `limit` rows with an id above `after`, in the order of their ids.
-    fn read_page(
+    /// Takes the rows of a range in the order of their ids, one by one as they arrive.
+    fn scan(
         conn: &mut Self::Connection,
         sql: &EventsSql,
-        after: i64,
-        limit: u32,
-    ) -> impl Future<Output = Result<Page>> + Send;
+        range: Range,
+        take: impl FnMut(Entry) + Send,
+    ) -> impl Future<Output = Result<Scan>> + Send;
 
     /// The highest id that is visible, and the highest that was handed out.
     fn bounds(conn: &mut Self::Connection, sql: &EventsSql) -> impl Future<Output = Result<Bounds>> + Send;
@@ -456,33 +462,35 @@ pub(crate) fn unsafe_table(table: &TableName, problem: impl Into<String>, remedy
     Problem::Unsafe { table: table.to_string(), problem: problem.into(), remedy: remedy.into() }.into()
 }
 
-/// Reads rows up to the limits of a page. What `decode` returns has the database's error outside and the row's inside.
+/// Takes rows up to the limits of a range. What `decode` returns has the database's error outside and the row's inside.
 pub(crate) async fn read_rows<R>(
     rows: impl Stream<Item = Result<R, sqlx::Error>>,
-    limit: u32,
+    range: Range,
     failed: impl Fn(sqlx::Error) -> Error,
     decode: impl Fn(&R) -> Result<Result<Entry, Problem>, sqlx::Error>,
-) -> Result<Page> {
+    mut take: impl FnMut(Entry),
+) -> Result<Scan> {
     let mut rows = pin!(rows);
-    let mut page = Page::default();
-    let mut bytes = 0;
+    let mut scan = Scan::default();
     while let Some(row) = rows.try_next().await.map_err(&failed)? {
         // Looking at the clock for each row would cost more than is learnt from it.
-        let timer = page.entries.len().is_multiple_of(TIMED_ROWS).then(Instant::now);
+        let timer = scan.rows.is_multiple_of(TIMED_ROWS).then(Instant::now);
         let entry = decode(&row).map_err(&failed)??;
-        page.decoding += timer.map_or(Duration::ZERO, |timer| timer.elapsed() * TIMED_ROWS as u32);
-        bytes += entry.bytes;
-        page.entries.push(entry);
-        if bytes >= MAX_BYTES {
+        scan.decoding += timer.map_or(Duration::ZERO, |timer| timer.elapsed() * TIMED_ROWS);
+        scan.rows += 1;
+        scan.bytes += entry.bytes;
+        take(entry);
+        if scan.bytes >= range.max_bytes {
+            scan.abandoned = scan.rows < range.limit;
             break;
         }
     }
-    page.full = page.entries.len() >= limit as usize || bytes >= MAX_BYTES;
-    Ok(page)
+    scan.full = scan.abandoned || scan.rows >= range.limit;
+    Ok(scan)
 }
 
 /// Of so many rows the decoding of one is timed.
-const TIMED_ROWS: usize = 16;
+const TIMED_ROWS: u32 = 16;
 
 /// Splits events so that no statement has too many parameters or too many bytes.
 #[cfg(any(feature = "mysql", feature = "sqlite"))]

@@ -19,7 +19,7 @@ use crate::{
     frontier::{Writer, Writers},
     names::TableName,
     options::{CursorsNames, EventsNames, GapMode},
-    page::{Entry, Page},
+    page::{Entry, Range, Scan},
 };
 
 pub(super) const INTEGERS: &[&str] = &["tinyint", "smallint", "mediumint", "int", "bigint"];

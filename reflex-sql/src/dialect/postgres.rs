@@ -20,7 +20,7 @@ use crate::{
     frontier::{Writer, Writers},
     names::TableName,
     options::{CursorsNames, EventsNames, GapMode},
-    page::{Entry, Page},
+    page::{Entry, Range, Scan},
 };
 
 pub(super) const INTEGERS: &[&str] = &["int2", "int4", "int8"];

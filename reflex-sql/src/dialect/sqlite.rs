@@ -14,7 +14,7 @@ use crate::{
     frontier::{Writer, Writers},
     names::TableName,
     options::{CursorsNames, EventsNames, GapMode},
-    page::{Entry, Page},
+    page::{Entry, Range, Scan},
 };
 
 pub(super) const NOW: &str = "strftime('%Y-%m-%dT%H:%M:%fZ', 'now')";
