@@ -6,7 +6,7 @@ use std::{
     fmt::Debug,
     future::{pending, ready},
     pin::{Pin, pin},
-    sync::{Arc, Mutex, atomic::AtomicBool, atomic::Ordering},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -156,30 +156,6 @@ async fn waiting_for_lag_is_healthy() {
     check(&seen, ConsumerState::WaitingForLag, true);
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_first_start_is_not_healthy_and_a_later_one_is_for_a_while() {
-    let health = Health::new();
-    let opens = Arc::new(AtomicBool::new(false));
-    let mut spec = Spec::new(Opens(opens.clone()), MemoryCursors::new(), done("billing")).health(&health).boxed();
-    check(&seen_after(Duration::from_secs(1), &health, &mut spec).await, ConsumerState::Starting, false);
-    opens.store(true, Ordering::Relaxed);
-    check(&seen_after(Duration::from_secs(1), &health, &mut spec).await, ConsumerState::WaitingForEvents, true);
-    opens.store(false, Ordering::Relaxed);
-    check(&seen_after(MINUTE, &health, &mut spec).await, ConsumerState::Starting, true);
-    check(&seen_after(MINUTE * 2, &health, &mut spec).await, ConsumerState::Starting, false);
-}
-
-/// A source whose stream opens, or never does.
-struct Opens(Arc<AtomicBool>);
-
-impl StreamFunc for Opens {
-    type Stream = reflex_core::BoxEventStream;
-
-    async fn open(&self, options: StreamOptions) -> Result<Opened<Self::Stream>> {
-        if self.0.load(Ordering::Relaxed) { MemoryEvents::new().open(options).await } else { pending().await }
-    }
-}
-
 /// A source that yields what is given and tells what it is told to.
 #[derive(Clone)]
 struct Tells {
@@ -255,6 +231,24 @@ async fn timers_do_not_hide_that_a_stream_is_stuck() {
         go_on(run.as_mut(), 2 * MINUTE).await;
         assert!(!health.is_healthy(), "{}", health.report());
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_that_is_handled_after_a_long_wait_has_time() {
+    let health = Health::new();
+    let events = filled(1);
+    let consumer = consumer_fn("billing", |event: Event| async move {
+        if event.id().as_i64() == Some(2) {
+            sleep(MINUTE).await;
+        }
+        Ok(())
+    });
+    let mut spec = Spec::new(events.clone(), MemoryCursors::new(), consumer).health(&health).boxed();
+    let mut run = pin!(run(&mut spec));
+    go_on(run.as_mut(), MINUTE * 60).await;
+    events.append(NewEvent::new("order-2", 1));
+    go_on(run.as_mut(), MINUTE / 2).await;
+    check(&only(&health), ConsumerState::Running, true);
 }
 
 #[tokio::test(start_paused = true)]

@@ -11,13 +11,37 @@ use std::{
 };
 
 use reflex_core::{
-    ConsumerState, Cursor, CursorStore, Error, Event, HandlerError, Health, MemoryCursors, Result, Spec,
-    StreamPosition, consumer_fn, run, run_until,
+    ConsumerState, Cursor, CursorStore, Error, Event, HandlerError, Health, MemoryCursors, MemoryEvents, Opened,
+    Result, Spec, StreamFunc, StreamOptions, StreamPosition, consumer_fn, run, run_until,
 };
 use tokio::time::sleep;
 
 use super::{MINUTE, Tells, check, done, go_on, hangs_at, only, seen_after};
 use crate::support::filled;
+
+#[tokio::test(start_paused = true)]
+async fn a_first_start_is_not_healthy_and_a_later_one_is_for_a_while() {
+    let health = Health::new();
+    let opens = Arc::new(AtomicBool::new(false));
+    let mut spec = Spec::new(Opens(opens.clone()), MemoryCursors::new(), done("billing")).health(&health).boxed();
+    check(&seen_after(Duration::from_secs(1), &health, &mut spec).await, ConsumerState::Starting, false);
+    opens.store(true, Ordering::Relaxed);
+    check(&seen_after(Duration::from_secs(1), &health, &mut spec).await, ConsumerState::WaitingForEvents, true);
+    opens.store(false, Ordering::Relaxed);
+    check(&seen_after(MINUTE, &health, &mut spec).await, ConsumerState::Starting, true);
+    check(&seen_after(MINUTE * 2, &health, &mut spec).await, ConsumerState::Starting, false);
+}
+
+/// A source whose stream opens, or never does.
+struct Opens(Arc<AtomicBool>);
+
+impl StreamFunc for Opens {
+    type Stream = reflex_core::BoxEventStream;
+
+    async fn open(&self, options: StreamOptions) -> Result<Opened<Self::Stream>> {
+        if self.0.load(Ordering::Relaxed) { MemoryEvents::new().open(options).await } else { pending().await }
+    }
+}
 
 /// Fails at an event as long as it is told to.
 fn fails_at(id: i64, broken: Arc<AtomicBool>) -> impl reflex_core::Consumer {
@@ -102,6 +126,17 @@ async fn a_failure_without_an_event_is_over_after_a_second_at_the_head() {
     check(&only(&health), ConsumerState::WaitingForEvents, true);
     source.tell(StreamPosition::behind(1));
     check(&only(&health), ConsumerState::Failing, false);
+}
+
+/// Somebody moved the cursor past the event: nothing shows that it can be handled.
+#[tokio::test(start_paused = true)]
+async fn a_failure_at_an_event_is_not_over_by_waiting() {
+    let health = Health::new();
+    let (cursors, broken) = (MemoryCursors::new(), Arc::new(AtomicBool::new(true)));
+    let mut spec = Spec::new(filled(1), cursors.clone(), fails_at(1, broken)).health(&health).boxed();
+    assert!(run(&mut spec).await.is_err());
+    cursors.set("billing", &1.into()).await.unwrap();
+    check(&seen_after(MINUTE, &health, &mut spec).await, ConsumerState::Failing, false);
 }
 
 #[tokio::test(start_paused = true)]
