@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use futures::StreamExt;
-use obix::{MailboxConfig, Outbox};
+use obix::{EventSequence, MailboxConfig, Outbox};
 use serde::{Deserialize, Serialize};
 use sqlx::PgPool;
 use tokio::time::sleep;
@@ -44,7 +44,7 @@ pub(crate) async fn run(pool: PgPool, scale: Scale) -> Result<Run> {
     }
     let inserted_per_second = per_second(scale.events, inserting);
     let reading = Instant::now();
-    let mut listener = outbox.listen_persisted(None);
+    let mut listener = outbox.listen_persisted(EventSequence::BEGIN);
     for _ in 0..scale.events {
         listener.next().await.context("the listener ended")?.ok().context("an event cannot be read")?;
     }
