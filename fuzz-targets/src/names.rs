@@ -53,9 +53,9 @@ fn check(text: &str, valid: bool, quoted: &str, statement: reflex_sql::Result<St
 }
 
 fn is_plain(text: &str) -> bool {
-    let letter = |byte: &u8| matches!(byte, b'a'..=b'z' | b'A'..=b'Z' | b'_');
+    let letter = |byte: &u8| byte.is_ascii_alphabetic() || *byte == b'_';
     let bytes = text.as_bytes();
     (1..=63).contains(&bytes.len())
         && letter(&bytes[0])
-        && bytes.iter().all(|byte| letter(byte) || matches!(byte, b'0'..=b'9'))
+        && bytes.iter().all(|byte| letter(byte) || byte.is_ascii_digit())
 }
