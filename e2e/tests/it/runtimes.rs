@@ -191,6 +191,6 @@ fn failing(name: &str, counter: &Arc<AtomicUsize>) -> impl Consumer + use<> {
     let counter = counter.clone();
     consumer_fn(name.to_owned(), move |_event: Event| {
         let number = counter.fetch_add(1, Ordering::SeqCst);
-        async move { if number % 10 == 0 { Err(HandlerError::new("a tenth")) } else { Ok(()) } }
+        async move { if number.is_multiple_of(10) { Err(HandlerError::new("a tenth")) } else { Ok(()) } }
     })
 }

@@ -79,7 +79,8 @@ async fn an_emptied_table_is_filled_again<D: Backend>(pool: &Pool<D>) {
     let seen = Seen::default();
     let end = meddle(pool, cursors(pool).await, watcher(&seen), &seen, "delete from cursors").await;
     assert!(end.is_stopped(), "{}", message(&end));
-    assert_eq!((seen.lock().unwrap().clone(), stored(pool).await), ((1..=6).collect(), Some(6)));
+    assert_eq!(stored(pool).await, Some(6));
+    assert_eq!(*seen.lock().unwrap(), [1, 2, 3, 4, 5, 6]);
 }
 
 async fn an_emptied_table_is_filled_again_by_a_buffer<D: Backend>(pool: &Pool<D>) {
@@ -87,7 +88,8 @@ async fn an_emptied_table_is_filled_again_by_a_buffer<D: Backend>(pool: &Pool<D>
     let cursors = BufferedCursors::new(cursors(pool).await).max_sets(2);
     let end = meddle(pool, cursors, watcher(&seen), &seen, "delete from cursors").await;
     assert!(end.is_stopped(), "{}", message(&end));
-    assert_eq!((seen.lock().unwrap().clone(), stored(pool).await), ((1..=6).collect(), Some(6)));
+    assert_eq!(stored(pool).await, Some(6));
+    assert_eq!(*seen.lock().unwrap(), [1, 2, 3, 4, 5, 6]);
 }
 
 async fn a_cursor_moved_back_goes_on_where_the_consumer_is<D: Backend>(pool: &Pool<D>) {
@@ -95,7 +97,8 @@ async fn a_cursor_moved_back_goes_on_where_the_consumer_is<D: Backend>(pool: &Po
     let back = "update cursors set last_event_id = 1";
     let end = meddle(pool, cursors(pool).await, watcher(&seen), &seen, back).await;
     assert!(end.is_stopped(), "{}", message(&end));
-    assert_eq!((seen.lock().unwrap().clone(), stored(pool).await), ((1..=6).collect(), Some(6)));
+    assert_eq!(stored(pool).await, Some(6));
+    assert_eq!(*seen.lock().unwrap(), [1, 2, 3, 4, 5, 6]);
 }
 
 async fn a_cursor_moved_ahead_ends_the_run<D: Backend>(pool: &Pool<D>) {
