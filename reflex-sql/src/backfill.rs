@@ -223,7 +223,7 @@ impl<D: Dialect> Reader<D> {
         };
         let take = |entry| chunker.take(entry).into_iter().for_each(&mut publish);
         let range = Range { after, limit, max_bytes: share / 2 };
-        let scan = self.table.scan(conn, range, take).await?;
+        let scan = self.table.scan_many(conn, range, take).await?;
         self.table.metrics.cache_misses.inc();
         let (last, blocked) = chunker.finish(!scan.full);
         if last.last > self.shared.window().end() {

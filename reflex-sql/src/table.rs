@@ -93,19 +93,24 @@ impl<D: Dialect> Table<D> {
 
     pub(crate) async fn read_page(&self, conn: &mut D::Connection, after: i64, limit: u32) -> Result<Page> {
         let mut entries = Vec::new();
-        let scan = self.scan(conn, Range::page(after, limit), |entry| entries.push(entry)).await?;
+        let scan = D::scan(conn, &self.sql, Range::page(after, limit), |entry| entries.push(entry));
+        let scan = self.measured(scan).await?;
         Ok(Page { entries, scan })
     }
 
     /// Takes the rows of a range, one by one as they arrive.
-    pub(crate) async fn scan(
+    pub(crate) async fn scan_many(
         &self,
         conn: &mut D::Connection,
         range: Range,
         take: impl FnMut(Entry) + Send,
     ) -> Result<Scan> {
+        self.measured(D::scan_many(conn, &self.sql, range, take)).await
+    }
+
+    async fn measured(&self, scan: impl Future<Output = Result<Scan>>) -> Result<Scan> {
         let timer = self.metrics.loading_seconds.start_timer();
-        let scan = self.within("read a page", D::scan(conn, &self.sql, range, take)).await?;
+        let scan = self.within("read a page", scan).await?;
         timer.observe_duration();
         self.metrics.deserialization_seconds.inc_by(scan.decoding.as_secs_f64());
         self.metrics.events_deserialized.inc_by(scan.rows.into());

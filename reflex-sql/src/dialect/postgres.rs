@@ -1,3 +1,4 @@
+mod copy;
 mod wake_ups;
 
 use std::{collections::HashSet, ops::RangeInclusive};
@@ -51,6 +52,15 @@ impl Operations for Postgres {
             .idle_timeout(READER_IDLE)
             .after_connect(|conn, _| Box::pin(async move { conn.execute(READER_SETTINGS).await.map(drop) }))
             .connect_lazy_with((*pool.connect_options()).clone())
+    }
+
+    async fn scan_many(
+        conn: &mut PgConnection,
+        sql: &EventsSql,
+        range: Range,
+        take: impl FnMut(Entry) + Send,
+    ) -> Result<Scan> {
+        copy::scan(conn, sql, range, take).await
     }
 
     fn wake_ups(pool: &Pool<Postgres>) -> Option<BoxWakeUps> {
