@@ -2,6 +2,7 @@
 
 mod attacks_mariadb;
 mod attacks_postgres;
+mod backfill;
 mod bench;
 mod conformance;
 mod cursors;
