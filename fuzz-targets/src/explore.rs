@@ -6,18 +6,20 @@ use crate::mutate::mutate;
 
 const SEED: &str = "REFLEX_FUZZ_SEED";
 const RUNS: &str = "REFLEX_FUZZ_RUNS";
+const DEFAULT_SEED: u64 = 0;
 const DEFAULT_RUNS: u64 = 5_000;
 
 /// Hands a target its stored inputs, those in `fuzz/corpus/<name>`, and then mutations of them.
 ///
-/// There are 5,000 mutations, or as many as `REFLEX_FUZZ_RUNS` says. They follow from a seed, which is printed, and which
-/// `REFLEX_FUZZ_SEED` sets. The input for which a target panics is printed too.
+/// There are 5,000 mutations, or as many as `REFLEX_FUZZ_RUNS` says. They follow from a seed, which is printed: 0, so that a
+/// change is judged by the inputs of the one before it, or what `REFLEX_FUZZ_SEED` says, for a search elsewhere. The input for
+/// which a target panics is printed too.
 ///
 /// # Panics
 ///
 /// If the target panics, the inputs cannot be read, or a variable is no number.
 pub fn explore(name: &str, target: impl Fn(&[u8])) {
-    let seed = number(SEED).unwrap_or_else(rand::random);
+    let seed = number(SEED).unwrap_or(DEFAULT_SEED);
     tell(&format!("{name}: {SEED}={seed}"));
     let corpus = corpus(name);
     for input in &corpus {
