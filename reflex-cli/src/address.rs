@@ -24,7 +24,7 @@ impl Address {
     pub(crate) fn parse(url: &str) -> Result<Self> {
         let scheme = url.split_once(':').map_or("", |(scheme, _)| scheme);
         match scheme {
-            "postgres" | "postgresql" => parse(url, "postgres://user:password@host:5432/database").map(Self::Postgres),
+            "postgres" | "postgresql" => postgres(url).map(Self::Postgres),
             "mysql" => mysql(url).map(Self::MySql),
             "mariadb" => mysql(&url.replacen("mariadb", "mysql", 1)).map(Self::MySql),
             "sqlite" => sqlite(url).map(Self::Sqlite),
@@ -35,6 +35,15 @@ impl Address {
             }
         }
     }
+}
+
+fn postgres(url: &str) -> Result<PgConnectOptions> {
+    let options = parse::<PgConnectOptions>(url, "postgres://user:password@host:5432/database")?;
+    if options.get_host().is_empty() && options.get_socket().is_none() {
+        let problem = "--database-url names no host: write it like postgres://user:password@host:5432/database";
+        return Err(usage(problem.to_owned()));
+    }
+    Ok(options)
 }
 
 fn mysql(url: &str) -> Result<MySqlConnectOptions> {

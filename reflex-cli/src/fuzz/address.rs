@@ -27,5 +27,6 @@ pub(crate) fn address(data: &[u8]) {
 fn has_secret_password(url: &str) -> bool {
     let Some((scheme, rest)) = url.split_once("://") else { return false };
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    scheme != "sqlite" && url.matches(SECRET).count() == 1 && authority.contains(&format!(":{SECRET}@"))
+    let of_server = matches!(scheme, "postgres" | "postgresql" | "mysql" | "mariadb");
+    of_server && url.matches(SECRET).count() == 1 && authority.contains(&format!(":{SECRET}@"))
 }
