@@ -111,9 +111,8 @@ impl Reading {
     }
 
     /// What follows `position`.
-    pub(crate) fn after(self: &Arc<Self>, position: i64) -> Found {
-        let alone = Arc::strong_count(self) == 1;
-        let found = self.shared.window().after(position, alone);
+    pub(crate) fn after(&self, position: i64) -> Found {
+        let found = self.shared.window().after(position);
         self.shared.demand.notify_one();
         found
     }

@@ -132,17 +132,7 @@ impl<D: Dialect> Follower<D> {
 
     fn take(&mut self, chunk: Arc<Chunk>, first: usize) -> Option<Events> {
         self.position = chunk.last;
-        if first == chunk.events.len() {
-            return None;
-        }
-        Some(match Arc::try_unwrap(chunk) {
-            Ok(chunk) => {
-                let mut events = chunk.events.into_iter();
-                events.by_ref().take(first).for_each(drop);
-                Events::Own(events)
-            }
-            Err(shared) => Events::Shared(shared, first),
-        })
+        (first < chunk.events.len()).then_some(Events::Shared(chunk, first))
     }
 
     /// Waits until one of those who read for this stream has something to tell.

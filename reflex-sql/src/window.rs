@@ -44,23 +44,12 @@ pub(crate) struct Window {
     ahead: usize,
     /// Whether a stream waits at the end.
     awaited: bool,
-    /// Whether it has forgotten something, so that streams which began together with the foremost had their time.
-    trimmed: bool,
 }
 
 impl Window {
     /// An empty window that will be complete after `start`.
     pub(crate) fn new(start: i64) -> Self {
-        Self {
-            chunks: VecDeque::new(),
-            start,
-            end: start,
-            bytes: 0,
-            foremost: start,
-            ahead: 0,
-            awaited: false,
-            trimmed: false,
-        }
+        Self { chunks: VecDeque::new(), start, end: start, bytes: 0, foremost: start, ahead: 0, awaited: false }
     }
 
     pub(crate) fn end(&self) -> i64 {
@@ -83,12 +72,13 @@ impl Window {
         while self.bytes > max_bytes
             && let Some(oldest) = self.chunks.pop_front_if(|oldest| oldest.last <= self.foremost)
         {
-            self.forget(&oldest);
+            self.bytes -= oldest.bytes;
+            self.start = oldest.last;
         }
     }
 
-    /// What follows `position`, for a stream that goes on there. What nobody else will take is not kept.
-    pub(crate) fn after(&mut self, position: i64, alone: bool) -> Found {
+    /// What follows `position`, for a stream that goes on there.
+    pub(crate) fn after(&mut self, position: i64) -> Found {
         if !self.covers(position) {
             return Found::Outside;
         }
@@ -102,20 +92,7 @@ impl Window {
             self.foremost = chunk.last;
             self.ahead = self.chunks.range(at + 1..).map(|chunk| chunk.bytes).sum();
         }
-        let chunk = chunk.clone();
-        if alone && self.trimmed {
-            for _ in 0..=at {
-                let taken = self.chunks.pop_front().expect("the chunk and those before it are there");
-                self.forget(&taken);
-            }
-        }
-        Found::Chunk(chunk, first)
-    }
-
-    fn forget(&mut self, chunk: &Chunk) {
-        self.bytes -= chunk.bytes;
-        self.start = chunk.last;
-        self.trimmed = true;
+        Found::Chunk(chunk.clone(), first)
     }
 
     /// Whether to read on: there is less than this ahead of the foremost stream, or one waits.
@@ -194,16 +171,16 @@ mod tests {
     #[test]
     fn streams_find_what_follows_their_position() {
         let mut window = Window::new(10);
-        assert!(matches!(window.after(9, false), Found::Outside));
-        assert!(matches!(window.after(11, false), Found::Outside));
-        assert!(matches!(window.after(10, false), Found::AtEnd));
+        assert!(matches!(window.after(9), Found::Outside));
+        assert!(matches!(window.after(11), Found::Outside));
+        assert!(matches!(window.after(10), Found::AtEnd));
         window.push(chunk(11..=13), usize::MAX);
         window.push(chunk(14..=15), usize::MAX);
-        assert_eq!(ids(window.after(10, false)), [11, 12, 13]);
-        assert_eq!(ids(window.after(12, false)), [13]);
-        assert_eq!(ids(window.after(13, false)), [14, 15]);
-        assert!(matches!(window.after(15, false), Found::AtEnd));
-        assert!(matches!(window.after(16, false), Found::Outside));
+        assert_eq!(ids(window.after(10)), [11, 12, 13]);
+        assert_eq!(ids(window.after(12)), [13]);
+        assert_eq!(ids(window.after(13)), [14, 15]);
+        assert!(matches!(window.after(15), Found::AtEnd));
+        assert!(matches!(window.after(16), Found::Outside));
     }
 
     #[test]
@@ -211,10 +188,10 @@ mod tests {
         let mut window = Window::new(0);
         window.push(chunk(1..=2), 0);
         window.push(chunk(3..=4), 0);
-        assert_eq!(ids(window.after(0, false)), [1, 2]);
+        assert_eq!(ids(window.after(0)), [1, 2]);
         window.push(chunk(5..=6), 0);
-        assert!(matches!(window.after(0, false), Found::Outside));
-        assert_eq!(ids(window.after(2, false)), [3, 4]);
+        assert!(matches!(window.after(0), Found::Outside));
+        assert_eq!(ids(window.after(2)), [3, 4]);
     }
 
     #[test]
@@ -222,24 +199,10 @@ mod tests {
         let mut window = Window::new(0);
         for first in [1, 3, 5] {
             window.push(chunk(first..=first + 1), size(4));
-            window.after(first, false);
+            window.after(first);
         }
-        assert!(matches!(window.after(1, false), Found::Outside));
-        assert_eq!(ids(window.after(2, false)), [3, 4]);
-    }
-
-    #[test]
-    fn a_stream_that_is_alone_takes_all_for_itself_once_something_was_forgotten() {
-        let mut window = Window::new(0);
-        window.push(chunk(1..=2), size(4));
-        window.push(chunk(3..=4), size(4));
-        window.after(0, true);
-        assert_eq!(ids(window.after(0, true)), [1, 2], "others may have begun with it");
-        window.push(chunk(5..=6), size(4));
-        let Found::Chunk(taken, 0) = window.after(2, true) else { panic!("it has what follows 2") };
-        assert!(Arc::try_unwrap(taken).is_ok());
-        assert!(matches!(window.after(2, false), Found::Outside));
-        assert_eq!(ids(window.after(4, true)), [5, 6]);
+        assert!(matches!(window.after(1), Found::Outside));
+        assert_eq!(ids(window.after(2)), [3, 4]);
     }
 
     #[test]
@@ -251,15 +214,15 @@ mod tests {
         window.push(chunk(11..=20), usize::MAX);
         assert!(window.wants_more(size(21)));
         assert!(!window.wants_more(size(20)));
-        window.after(0, false);
+        window.after(0);
         assert!(window.wants_more(size(11)));
         assert!(!window.wants_more(size(10)));
-        window.after(10, false);
-        window.after(20, false);
+        window.after(10);
+        window.after(20);
         assert!(window.wants_more(0));
         window.push(chunk(21..=30), usize::MAX);
         assert!(!window.wants_more(0));
-        window.after(0, false);
+        window.after(0);
         assert!(!window.wants_more(size(10)), "a stream behind the foremost needs nothing");
     }
 
