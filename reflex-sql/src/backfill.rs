@@ -143,6 +143,11 @@ impl Listener {
 }
 
 impl Shared {
+    fn end(&self) -> i64 {
+        self.window().end()
+    }
+
+    /// Who holds it must not ask for the list of readings: those who look for one in the list lock it second.
     fn window(&self) -> MutexGuard<'_, Window> {
         self.window.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -214,7 +219,8 @@ impl<D: Dialect> Reader<D> {
     async fn query(&mut self, conn: &mut Lease<D>) -> Result<Outcome> {
         // A read that starts after a proof may rely on it.
         let proven = self.tail.proven();
-        let (after, limit, share) = (self.shared.window().end(), self.rows, self.tail.backfill.share());
+        let (limit, share) = (self.rows, self.tail.backfill.share());
+        let after = self.shared.end();
         let mut chunker = Chunker::new(after, proven);
         let (shared, tell) = (&self.shared, &self.tell);
         let mut publish = |chunk: Chunk| {
@@ -226,13 +232,13 @@ impl<D: Dialect> Reader<D> {
         let scan = self.table.scan_many(conn, range, take).await?;
         self.table.metrics.cache_misses.inc();
         let (last, blocked) = chunker.finish(!scan.full);
-        if last.last > self.shared.window().end() {
+        if last.last > self.shared.end() {
             publish(last);
         }
         self.more = scan.full && blocked.is_none();
         self.rows =
             if self.more { scan.next_limit(share / PART, self.table.options.page_size) } else { FIRST_ROWS.min(limit) };
-        let moved = self.shared.window().end() > after;
+        let moved = self.shared.end() > after;
         Ok(Outcome { moved, blocked, rows: scan.rows, abandoned: scan.abandoned })
     }
 
@@ -244,7 +250,7 @@ impl<D: Dialect> Reader<D> {
     /// Lets some time pass when a query brought nothing to deliver, so that the next one may.
     async fn wait_for_proof(&mut self, outcome: &Outcome) -> Result<()> {
         if let Some(next) = outcome.blocked {
-            let after = self.shared.window().end();
+            let after = self.shared.end();
             self.tail.report_gap(after, next);
             self.table.wake.notify_one();
         }
