@@ -26,6 +26,8 @@ use crate::{
 const FIRST_ROWS: u32 = 1_000;
 /// A connection that others wait for is given back after about so many rows.
 const ROWS_PER_TURN: u32 = 50_000;
+/// A query on a connection of the caller asks for no more rows than this.
+const ROWS_OF_CALLER: u32 = 10_000;
 /// All readings of a table together aim at this many bytes of events, and each at no more than half of them.
 const TOTAL_BYTES: usize = 32 << 20;
 /// Of what a reading may hold, this part is one query, and this part is ahead of the foremost stream when the next begins.
@@ -236,10 +238,14 @@ impl<D: Dialect> Reader<D> {
             publish(last);
         }
         self.more = scan.full && blocked.is_none();
-        self.rows =
-            if self.more { scan.next_limit(share / PART, self.table.options.page_size) } else { FIRST_ROWS.min(limit) };
+        self.rows = if self.more { scan.next_limit(share / PART, self.most_rows()) } else { FIRST_ROWS.min(limit) };
         let moved = self.shared.end() > after;
         Ok(Outcome { moved, blocked, rows: scan.rows, abandoned: scan.abandoned })
+    }
+
+    fn most_rows(&self) -> u32 {
+        let most = if D::SHARES_POOL { ROWS_OF_CALLER } else { u32::MAX };
+        self.table.options.page_size.min(most)
     }
 
     fn is_wanted(&self) -> bool {

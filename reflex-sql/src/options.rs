@@ -98,8 +98,8 @@ pub enum GapMode {
 impl EventsTableOptions {
     /// An idle table is looked at this often.
     pub const DEFAULT_POLL_INTERVAL: Duration = Duration::from_secs(1);
-    /// A page has at most this many rows, fewer if they are large.
-    pub const DEFAULT_PAGE_SIZE: u32 = 10_000;
+    /// One query for streams that are far behind asks for at most this many rows, fewer if they are large.
+    pub const DEFAULT_PAGE_SIZE: u32 = 50_000;
     /// The shared ring keeps at most this many of the newest events.
     pub const DEFAULT_RING_EVENTS: usize = 10_000;
     /// The shared ring keeps at most this many bytes.
@@ -175,7 +175,8 @@ impl EventsTableOptions {
         self
     }
 
-    /// The most rows of one page, at most 50,000. Default: 10,000.
+    /// The most rows that one query for streams that are far behind asks for, at most 50,000; on SQLite, where it takes a
+    /// connection from the caller's pool, at most 10,000. Default: 50,000.
     pub fn page_size(mut self, rows: u32) -> Self {
         self.page_size = rows.clamp(1, 50_000);
         self
