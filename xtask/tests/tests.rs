@@ -120,6 +120,7 @@ fn ci_runs_each_step_in_order() {
         "metadata --no-deps --format-version=1",
         "fmt --all --check",
         "clippy --workspace --all-features --all-targets -- --deny warnings",
+        "clippy --lib --all-features --package=a -- --deny warnings",
         "doc --workspace --all-features --no-deps",
         "test --workspace --all-features --no-fail-fast --lib --bins --tests --examples -- --include-ignored",
         "test --workspace --all-features --no-fail-fast --doc --",
