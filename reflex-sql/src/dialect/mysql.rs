@@ -440,8 +440,8 @@ impl Text<'_> {
         let metadata = read_bytes(&self.names.metadata.name.quoted('`'), self.metadata);
         let trace = read_bytes(&self.names.trace.name.quoted('`'), self.trace);
         safe(format!(
-            "select cast({id} as signed), {foreign_id}, {timestamp}, cast({event_type} as signed), {metadata}, {trace}
-             from {table} where {id} > ? order by {table}.{id} limit ?"
+            "select {id}, {foreign_id}, {timestamp}, {event_type}, {metadata}, {trace}
+             from {table} where {id} > ? order by {id} limit ?"
         ))
     }
 
@@ -522,7 +522,7 @@ fn writers(mode: ResolvedGapMode) -> SqlStr {
 
 /// The outer error is the database's, the inner one the row's.
 fn decode(row: &MySqlRow) -> Result<Result<Entry, Problem>, sqlx::Error> {
-    let id: i64 = row.try_get(0)?;
+    let id = integer(row, 0)?;
     let parts = EventParts {
         id: id.into(),
         event_type: Default::default(),
@@ -531,7 +531,15 @@ fn decode(row: &MySqlRow) -> Result<Result<Entry, Problem>, sqlx::Error> {
         metadata: row.try_get_unchecked::<Option<&[u8]>, _>(4)?.unwrap_or_default(),
         trace: row.try_get_unchecked::<Option<&[u8]>, _>(5)?.unwrap_or_default(),
     };
-    Ok(Entry::new(id, row.try_get(3)?, parts))
+    Ok(Entry::new(id, integer(row, 3)?, parts))
+}
+
+/// An integer, unsigned or not. A cast in the statement would cost the server more than it takes to tell them apart.
+fn integer(row: &MySqlRow, column: usize) -> Result<i64, sqlx::Error> {
+    row.try_get(column).or_else(|_| {
+        let unsigned: u64 = row.try_get(column)?;
+        i64::try_from(unsigned).map_err(|source| sqlx::Error::Decode(source.into()))
+    })
 }
 
 async fn insert_one(conn: &mut MySqlConnection, sql: &EventsSql, event: &NewEvent) -> Result<(), sqlx::Error> {

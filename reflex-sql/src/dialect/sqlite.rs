@@ -2,7 +2,10 @@ use std::{collections::HashSet, ops::RangeInclusive};
 
 use chrono::SecondsFormat;
 use reflex_core::{EventParts, NewEvent};
-use sqlx::{AssertSqlSafe, Pool, QueryBuilder, Row, SqlSafeStr, SqlStr, Sqlite, SqliteConnection, sqlite::SqliteRow};
+use sqlx::{
+    AssertSqlSafe, Pool, QueryBuilder, Row, SqlSafeStr, SqlStr, Sqlite, SqliteConnection, error::UnexpectedNullError,
+    sqlite::SqliteRow,
+};
 
 use super::{
     Backlog, Bounds, BytesColumn, Column, Columns, CursorRow, CursorsSql, Dialect, EventsSql, MAX_RANGES, Operations,
@@ -189,11 +192,11 @@ fn events_sql(names: &EventsNames, metadata: Option<BytesColumn>, trace: Option<
 fn page(names: &EventsNames, table: &str, has_metadata: bool, has_trace: bool) -> SqlStr {
     let (id, foreign_id) = (names.id.quoted('"'), names.foreign_id.quoted('"'));
     let (timestamp, event_type) = (names.timestamp.quoted('"'), names.event_type.quoted('"'));
-    let bytes = |present, column: String| if present { format!("cast({column} as blob)") } else { "null".to_owned() };
+    let bytes = |present, column: String| if present { column } else { "null".to_owned() };
     let metadata = bytes(has_metadata, names.metadata.name.quoted('"'));
     let trace = bytes(has_trace, names.trace.name.quoted('"'));
     safe(format!(
-        "select {id}, cast({foreign_id} as text), {timestamp}, {event_type}, {metadata}, {trace}
+        "select {id}, {foreign_id}, {timestamp}, {event_type}, {metadata}, {trace}
          from {table} where {id} > ? order by {id} limit ?"
     ))
 }
@@ -212,16 +215,17 @@ fn insert(names: &EventsNames, table: &str, has_metadata: bool, has_trace: bool)
     (format!("insert into {table} ({}) ", columns.join(", ")), row)
 }
 
-/// The outer error is the database's, the inner one the row's.
+/// The outer error is the database's, the inner one the row's. A value of any type is text and bytes as well.
 fn decode(row: &SqliteRow) -> Result<Result<Entry, Problem>, sqlx::Error> {
     let id: i64 = row.try_get(0)?;
+    let null = || sqlx::Error::ColumnDecode { index: "1".to_owned(), source: UnexpectedNullError.into() };
     let parts = EventParts {
         id: id.into(),
         event_type: Default::default(),
-        foreign_id: row.try_get(1)?,
+        foreign_id: row.try_get_unchecked::<Option<&str>, _>(1)?.ok_or_else(null)?,
         timestamp: row.try_get(2)?,
-        metadata: row.try_get::<Option<&[u8]>, _>(4)?.unwrap_or_default(),
-        trace: row.try_get::<Option<&[u8]>, _>(5)?.unwrap_or_default(),
+        metadata: row.try_get_unchecked::<Option<&[u8]>, _>(4)?.unwrap_or_default(),
+        trace: row.try_get_unchecked::<Option<&[u8]>, _>(5)?.unwrap_or_default(),
     };
     Ok(Entry::new(id, row.try_get(3)?, parts))
 }
