@@ -221,7 +221,8 @@ pub struct EventsTableMetrics {
     pub gaps_detected: IntCounter,
     /// `reflex_events_table_gap_filled_total`: placeholders that were inserted; only in noop mode.
     pub gaps_filled: IntCounter,
-    /// `reflex_events_table_gap_skipped_ids_total`: ids that were proven dead and passed over.
+    /// `reflex_events_table_gap_skipped_ids_total`: ids that were proven dead and passed over at the head; those in a backlog
+    /// are not counted.
     pub gaps_skipped: IntCounter,
     /// `reflex_events_table_gap_proofs_total`: proofs that no open transaction can fill a gap any more.
     pub gap_proofs: IntCounter,

@@ -78,6 +78,8 @@ pub(crate) enum Problem {
     TooLong { table: String, what: &'static str, start: String, length: usize, most: usize },
     #[error("the database was restarted or replaced by another while table `{table}` was read: open the stream again")]
     ServerChanged { table: String },
+    #[error("event {id} of table `{table}` cannot be read; correct its row, or pass over it with `reflex cursors set`")]
+    Unreadable { table: String, id: i64, source: sqlx::Error },
     #[error("the type of event {id}, {event_type}, does not fit in 32 bits")]
     TypeOutOfRange { id: i64, event_type: i64 },
     #[error("the event at position {at} of the insert cannot be stored in table `{table}`: {problem}")]

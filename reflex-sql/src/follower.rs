@@ -5,7 +5,7 @@ use reflex_core::Event;
 use tokio::{select, sync::watch};
 
 use crate::{
-    Result,
+    Error, Result,
     backfill::{Backfill, Listener, Reading},
     dialect::Dialect,
     error::Problem,
@@ -66,7 +66,9 @@ impl<D: Dialect> Follower<D> {
     pub(crate) async fn next(&mut self) -> Result<Option<Events>> {
         loop {
             self.reached.store(self.position, Ordering::Relaxed);
-            if self.is_at_its_head()? {
+            // Looked at before the events, so that none is missing that was there when the reader failed.
+            let (head, failed) = self.heard();
+            if head.is_some_and(|head| self.position >= head) {
                 return Ok(None);
             }
             match self.tail.after(self.position, BATCH) {
@@ -78,8 +80,12 @@ impl<D: Dialect> Follower<D> {
                         return Ok(Some(Events::Own(events.into_iter())));
                     }
                 }
-                Lookup::AtEnd => self.wait_at_end().await?,
+                Lookup::AtEnd => {
+                    failed.map_or(Ok(()), Err)?;
+                    self.wait_at_end().await?;
+                }
                 Lookup::Behind => {
+                    failed.map_or(Ok(()), Err)?;
                     if let Some(events) = self.catch_up().await? {
                         return Ok(Some(events));
                     }
@@ -88,13 +94,11 @@ impl<D: Dialect> Follower<D> {
         }
     }
 
-    /// Fails if the reader did.
-    fn is_at_its_head(&mut self) -> Result<bool> {
+    /// The head, if it was asked for, and why the reader ended, if it did.
+    fn heard(&mut self) -> (Option<i64>, Option<Error>) {
         let status = self.status.borrow_and_update();
-        if let Some(error) = &status.failed {
-            return Err(error.clone());
-        }
-        Ok(self.asked.is_some_and(|asked| status.head.0 >= asked && self.position >= status.head.1))
+        let head = self.asked.filter(|asked| status.head.0 >= *asked).map(|_| status.head.1);
+        (head, status.failed.clone())
     }
 
     async fn wait_at_end(&mut self) -> Result<()> {
@@ -109,10 +113,12 @@ impl<D: Dialect> Follower<D> {
     /// What follows from a reading, or nothing after a wait for it.
     async fn catch_up(&mut self) -> Result<Option<Events>> {
         if let Some((reading, listener)) = &mut self.followed {
-            listener.heard()?;
+            // Before the events as well.
+            let heard = listener.heard();
             let found = reading.after(self.position);
             match found {
                 Found::Chunk(chunk, first) => return Ok(self.take(chunk, first)),
+                Found::AtEnd if heard.is_err() => return heard.map(|()| None),
                 Found::AtEnd => match self.tail.backfill.ahead_of(self.position) {
                     Some(other) => self.follow(other),
                     None => self.changed().await?,

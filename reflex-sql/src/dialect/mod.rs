@@ -9,7 +9,7 @@ use std::{
 
 use chrono::{DateTime, Utc};
 use futures_util::{Stream, TryStreamExt};
-use reflex_core::{BoxWakeUps, NewEvent};
+use reflex_core::{BoxWakeUps, EventParts, NewEvent};
 use sqlx::{Database, Pool, SqlStr};
 
 use crate::{
@@ -30,10 +30,8 @@ macro_rules! common_operations {
             range: Range,
             take: impl FnMut(Entry) + Send,
         ) -> Result<Scan> {
-            let after = range.after;
-            let failed = |error| Problem::database(format!("read table `{}` after id {after}", sql.table))(error);
-            let rows = sqlx::query(sql.page.clone()).bind(after).bind(i64::from(range.limit)).fetch(conn);
-            read_rows(rows, range, failed, decode, take).await
+            let rows = sqlx::query(sql.page.clone()).bind(range.after).bind(i64::from(range.limit)).fetch(conn);
+            read_rows(rows, &sql.table, range, (id, parts), take).await
         }
 
         async fn backlog(conn: &mut $connection, sql: &EventsSql, after: i64) -> Result<Backlog> {
@@ -472,20 +470,37 @@ pub(crate) fn unsafe_table(table: &TableName, problem: impl Into<String>, remedy
     Problem::Unsafe { table: table.to_string(), problem: problem.into(), remedy: remedy.into() }.into()
 }
 
-/// Takes rows up to the limits of a range. What `decode` returns has the database's error outside and the row's inside.
+/// Takes rows up to the limits of a range, and up to one that is no readable event: a read that begins with that one fails.
+///
+/// The first of the functions tells the id of a row, the second what it says and its type.
 pub(crate) async fn read_rows<R>(
     rows: impl Stream<Item = Result<R, sqlx::Error>>,
+    table: &TableName,
     range: Range,
-    failed: impl Fn(sqlx::Error) -> Error,
-    decode: impl Fn(&R) -> Result<Result<Entry, Problem>, sqlx::Error>,
+    (id, parts): (
+        impl Fn(&R) -> Result<i64, sqlx::Error>,
+        impl for<'r> Fn(&'r R, i64) -> Result<(EventParts<'r>, i64), sqlx::Error>,
+    ),
     mut take: impl FnMut(Entry),
 ) -> Result<Scan> {
+    let failed = |error| Problem::database(format!("read table `{table}` after id {}", range.after))(error);
+    let entry = |row: &R, id| match parts(row, id) {
+        Ok((parts, event_type)) => Entry::new(id, event_type, parts),
+        Err(source) => Err(Problem::Unreadable { table: table.to_string(), id, source }),
+    };
     let mut rows = pin!(rows);
     let mut scan = Scan::default();
-    while let Some(row) = rows.try_next().await.map_err(&failed)? {
+    while let Some(row) = rows.try_next().await.map_err(failed)? {
         // Looking at the clock for each row would cost more than is learnt from it.
         let timer = scan.rows.is_multiple_of(TIMED_ROWS).then(Instant::now);
-        let entry = decode(&row).map_err(&failed)??;
+        let entry = match entry(&row, id(&row).map_err(failed)?) {
+            Ok(entry) => entry,
+            Err(problem) if scan.rows == 0 => return Err(problem.into()),
+            Err(_) => {
+                scan.abandoned = true;
+                break;
+            }
+        };
         scan.decoding += timer.map_or(Duration::ZERO, |timer| timer.elapsed() * TIMED_ROWS);
         scan.rows += 1;
         scan.bytes += entry.bytes;

@@ -520,9 +520,12 @@ fn writers(mode: ResolvedGapMode) -> SqlStr {
     }
 }
 
-/// The outer error is the database's, the inner one the row's.
-fn decode(row: &MySqlRow) -> Result<Result<Entry, Problem>, sqlx::Error> {
-    let id = integer(row, 0)?;
+fn id(row: &MySqlRow) -> Result<i64, sqlx::Error> {
+    integer(row, 0)
+}
+
+/// What the row says, and its type.
+fn parts(row: &MySqlRow, id: i64) -> Result<(EventParts<'_>, i64), sqlx::Error> {
     let parts = EventParts {
         id: id.into(),
         event_type: Default::default(),
@@ -531,7 +534,7 @@ fn decode(row: &MySqlRow) -> Result<Result<Entry, Problem>, sqlx::Error> {
         metadata: row.try_get_unchecked::<Option<&[u8]>, _>(4)?.unwrap_or_default(),
         trace: row.try_get_unchecked::<Option<&[u8]>, _>(5)?.unwrap_or_default(),
     };
-    Ok(Entry::new(id, integer(row, 3)?, parts))
+    Ok((parts, integer(row, 3)?))
 }
 
 /// An integer, unsigned or not. A cast in the statement would cost the server more than it takes to tell them apart.

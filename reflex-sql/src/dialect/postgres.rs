@@ -447,18 +447,22 @@ fn writers(table: &str, sequence: &Sequence) -> SqlStr {
     ))
 }
 
-/// The outer error is the database's, the inner one the row's.
-fn decode(row: &PgRow) -> Result<Result<Entry, Problem>, sqlx::Error> {
-    let id: i64 = row.try_get(0)?;
+fn id(row: &PgRow) -> Result<i64, sqlx::Error> {
+    row.try_get(0)
+}
+
+/// What the row says, and its type.
+fn parts(row: &PgRow, id: i64) -> Result<(EventParts<'_>, i64), sqlx::Error> {
     let parts = EventParts {
         id: id.into(),
         event_type: Default::default(),
         foreign_id: row.try_get(1)?,
-        timestamp: row.try_get(2)?,
+        // Decoded as a date, one that is too far away would be a panic.
+        timestamp: copy::timestamp(row.try_get_unchecked(2)?)?,
         metadata: row.try_get::<Option<&[u8]>, _>(4)?.unwrap_or_default(),
         trace: row.try_get::<Option<&[u8]>, _>(5)?.unwrap_or_default(),
     };
-    Ok(Entry::new(id, row.try_get(3)?, parts))
+    Ok((parts, row.try_get(3)?))
 }
 
 async fn insert_one(conn: &mut PgConnection, sql: &EventsSql, event: &NewEvent) -> Result<(), sqlx::Error> {

@@ -215,10 +215,13 @@ fn insert(names: &EventsNames, table: &str, has_metadata: bool, has_trace: bool)
     (format!("insert into {table} ({}) ", columns.join(", ")), row)
 }
 
-/// The outer error is the database's, the inner one the row's. A value of any type is text and bytes as well.
-fn decode(row: &SqliteRow) -> Result<Result<Entry, Problem>, sqlx::Error> {
-    let id: i64 = row.try_get(0)?;
-    let null = || sqlx::Error::ColumnDecode { index: "1".to_owned(), source: UnexpectedNullError.into() };
+fn id(row: &SqliteRow) -> Result<i64, sqlx::Error> {
+    row.try_get(0)
+}
+
+/// What the row says, and its type. A value of any type is text and bytes as well.
+fn parts(row: &SqliteRow, id: i64) -> Result<(EventParts<'_>, i64), sqlx::Error> {
+    let null = || sqlx::Error::Decode(UnexpectedNullError.into());
     let parts = EventParts {
         id: id.into(),
         event_type: Default::default(),
@@ -227,7 +230,9 @@ fn decode(row: &SqliteRow) -> Result<Result<Entry, Problem>, sqlx::Error> {
         metadata: row.try_get_unchecked::<Option<&[u8]>, _>(4)?.unwrap_or_default(),
         trace: row.try_get_unchecked::<Option<&[u8]>, _>(5)?.unwrap_or_default(),
     };
-    Ok(Entry::new(id, row.try_get(3)?, parts))
+    // Without an `Option`, SQLite reads null as 0.
+    let event_type: Option<i64> = row.try_get(3)?;
+    Ok((parts, event_type.ok_or_else(null)?))
 }
 
 /// As the default of the column writes it, so that text compares as time.

@@ -27,12 +27,6 @@ macro_rules! on {
             $crate::data::on!(@mariadb $name);
         })*
     };
-    (servers: $($name:ident),* $(,)?) => {
-        $(mod $name {
-            $crate::data::on!(@postgres $name);
-            $crate::data::on!(@mariadb $name);
-        })*
-    };
     (@sqlite $name:ident) => {
         #[tokio::test]
         async fn sqlite() {
@@ -102,9 +96,15 @@ async fn read_all<D: Backend>(pool: &Pool<D>) -> Vec<Event> {
     events
 }
 
-/// Checks that the event with this id is refused, for a reason with all of `words`, and that nothing after it is delivered.
-/// Once it is gone, so is the error.
+/// Checks that the event with this id is refused, for a reason with all of `words`, and that all before it is delivered and
+/// nothing after it. Once it is gone, so is the error.
 async fn refused<D: Backend>(pool: &Pool<D>, id: i64, words: &[&str]) {
+    let before = D::number(pool, &format!("select count(*) from events where id < {id}")).await.unwrap();
+    assert_eq!(read_up_to_refused(pool, id, words).await.len() as i64, before);
+}
+
+/// What is delivered before a refused event, for a reason with all of `words`.
+async fn read_up_to_refused<D: Backend>(pool: &Pool<D>, id: i64, words: &[&str]) -> Vec<Event> {
     let (events, error) = read(&open(pool).await, 0).await;
     let message = message(&error);
     assert!(!error.is_head_reached() && !error.is_expected(), "{message}");
@@ -115,6 +115,7 @@ async fn refused<D: Backend>(pool: &Pool<D>, id: i64, words: &[&str]) {
     run(pool, &format!("delete from events where id = {id}")).await;
     let left = D::number(pool, "select count(*) from events").await.unwrap();
     assert_eq!(read_all(pool).await.len() as i64, left);
+    events
 }
 
 async fn add<D: Backend>(pool: &Pool<D>, count: usize) {

@@ -29,11 +29,12 @@ pub(super) async fn scan(
     range: Range,
     take: impl FnMut(Entry) + Send,
 ) -> Result<Scan> {
-    let failed = |error| Problem::database(format!("copy table `{}` after id {}", sql.table, range.after))(error);
-    let messages = conn.copy_out_raw(&statement(sql.page.as_str(), range)).await.map_err(failed)?;
+    let attempted = format!("copy table `{}` after id {}", sql.table, range.after);
+    let messages = conn.copy_out_raw(&statement(sql.page.as_str(), range)).await;
+    let messages = messages.map_err(Problem::database(attempted))?;
     let mut first = true;
     let rows = messages.try_filter_map(|message| ready(Ok(row(message, std::mem::take(&mut first)))));
-    read_rows(rows, range, failed, |row| decode(row), take).await
+    read_rows(rows, &sql.table, range, (id, parts), take).await
 }
 
 /// `COPY` takes no parameters. No name in the text has a `$`.
@@ -50,104 +51,108 @@ fn row(mut message: Bytes, first: bool) -> Option<Bytes> {
     (*message != TRAILER).then_some(message)
 }
 
-/// The outer error is the database's, the inner one the row's.
-fn decode(row: &[u8]) -> Result<Result<Entry, Problem>, sqlx::Error> {
-    let mut fields = Fields(row.strip_prefix(&COLUMNS).ok_or_else(|| undecodable(0, "number of columns"))?);
-    let id = fields.integer(0, "id")?;
-    let parts = EventParts {
-        id: id.into(),
-        event_type: Default::default(),
-        foreign_id: std::str::from_utf8(fields.value(id, "foreign id")?)
-            .map_err(|_| undecodable(id, "foreign id, which is not UTF-8"))?,
-        timestamp: timestamp(fields.integer(id, "timestamp")?).ok_or_else(|| undecodable(id, "timestamp"))?,
-        metadata: b"",
-        trace: b"",
-    };
-    let event_type = fields.integer(id, "type")?;
-    let (metadata, trace) = (fields.next(id, "metadata")?, fields.next(id, "trace")?);
-    let parts = EventParts { metadata: metadata.unwrap_or_default(), trace: trace.unwrap_or_default(), ..parts };
-    Ok(Entry::new(id, event_type, parts))
+fn id(row: &Bytes) -> Result<i64, sqlx::Error> {
+    Fields::of(row)?.integer("id")
 }
 
-fn timestamp(micros: i64) -> Option<DateTime<Utc>> {
-    DateTime::from_timestamp_micros(micros.checked_add(EPOCH_MICROS)?)
+/// What the row says, and its type.
+fn parts(row: &Bytes, id: i64) -> Result<(EventParts<'_>, i64), sqlx::Error> {
+    let mut fields = Fields::of(row)?;
+    fields.integer("id")?;
+    let foreign_id = fields.value("foreign id")?;
+    let foreign_id = str::from_utf8(foreign_id).map_err(|_| unreadable("foreign id, which is not UTF-8"))?;
+    let timestamp = timestamp(fields.integer("timestamp")?)?;
+    let event_type = fields.integer("type")?;
+    let (metadata, trace) = (fields.next("metadata")?.unwrap_or_default(), fields.next("trace")?.unwrap_or_default());
+    let event = EventParts { id: id.into(), event_type: Default::default(), foreign_id, timestamp, metadata, trace };
+    Ok((event, event_type))
+}
+
+/// A timestamp as Postgres sends it. There are some that no date is, such as infinity.
+pub(super) fn timestamp(micros: i64) -> Result<DateTime<Utc>, sqlx::Error> {
+    let date = micros.checked_add(EPOCH_MICROS).and_then(DateTime::from_timestamp_micros);
+    date.ok_or_else(|| unreadable("timestamp, or one that is too far away"))
 }
 
 /// What is left of a row: for each column its length and its value.
 struct Fields<'r>(&'r [u8]);
 
 impl<'r> Fields<'r> {
+    fn of(row: &'r [u8]) -> Result<Self, sqlx::Error> {
+        row.strip_prefix(&COLUMNS).map(Self).ok_or_else(|| unreadable("number of columns"))
+    }
+
     /// The next value, or `None` for null.
-    fn next(&mut self, id: i64, column: &str) -> Result<Option<&'r [u8]>, sqlx::Error> {
-        let (length, rest) = self.0.split_first_chunk().ok_or_else(|| undecodable(id, column))?;
+    fn next(&mut self, column: &str) -> Result<Option<&'r [u8]>, sqlx::Error> {
+        let (length, rest) = self.0.split_first_chunk().ok_or_else(|| unreadable(column))?;
         let Ok(length) = usize::try_from(i32::from_be_bytes(*length)) else {
             self.0 = rest;
             return Ok(None);
         };
-        let (value, rest) = rest.split_at_checked(length).ok_or_else(|| undecodable(id, column))?;
+        let (value, rest) = rest.split_at_checked(length).ok_or_else(|| unreadable(column))?;
         self.0 = rest;
         Ok(Some(value))
     }
 
-    fn value(&mut self, id: i64, column: &str) -> Result<&'r [u8], sqlx::Error> {
-        self.next(id, column)?.ok_or_else(|| undecodable(id, column))
+    fn value(&mut self, column: &str) -> Result<&'r [u8], sqlx::Error> {
+        self.next(column)?.ok_or_else(|| unreadable(column))
     }
 
-    fn integer(&mut self, id: i64, column: &str) -> Result<i64, sqlx::Error> {
-        let value = self.value(id, column)?.try_into().map_err(|_| undecodable(id, column))?;
+    fn integer(&mut self, column: &str) -> Result<i64, sqlx::Error> {
+        let value = self.value(column)?.try_into().map_err(|_| unreadable(column))?;
         Ok(i64::from_be_bytes(value))
     }
 }
 
-fn undecodable(id: i64, what: &str) -> sqlx::Error {
-    sqlx::Error::Decode(format!("event {id} has no readable {what}").into())
+fn unreadable(what: &str) -> sqlx::Error {
+    sqlx::Error::Decode(format!("there is no readable {what}").into())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn tuple(columns: [Option<&[u8]>; 6]) -> Vec<u8> {
+    fn tuple(columns: [Option<&[u8]>; 6]) -> Bytes {
         let mut row = COLUMNS.to_vec();
         for column in columns {
             let length = column.map_or(-1, |value| i32::try_from(value.len()).unwrap());
             row.extend(length.to_be_bytes());
             row.extend(column.unwrap_or_default());
         }
-        row
+        row.into()
     }
 
-    fn sample() -> Vec<u8> {
+    fn sample() -> Bytes {
         let (id, time, kind) = (7_i64.to_be_bytes(), 1_500_000_i64.to_be_bytes(), 3_i64.to_be_bytes());
         tuple([Some(&id), Some(b"order"), Some(&time), Some(&kind), Some(b"{}"), None])
     }
 
     #[test]
     fn rows_are_decoded() {
-        let entry = decode(&sample()).unwrap().unwrap();
-        let event = entry.event.unwrap();
-        assert_eq!((entry.id, event.foreign_id(), event.event_type().0), (7, "order", 3));
-        assert_eq!(event.timestamp().to_rfc3339(), "2000-01-01T00:00:01.500+00:00");
-        assert_eq!((event.metadata(), event.trace()), (b"{}".as_slice(), b"".as_slice()));
+        let row = sample();
+        let (event, event_type) = parts(&row, 7).unwrap();
+        assert_eq!((id(&row).unwrap(), event.foreign_id, event_type), (7, "order", 3));
+        assert_eq!(event.timestamp.to_rfc3339(), "2000-01-01T00:00:01.500+00:00");
+        assert_eq!((event.metadata, event.trace), (b"{}".as_slice(), b"".as_slice()));
     }
 
     #[test]
     fn rows_that_are_cut_off_are_errors() {
         let whole = sample();
         for length in 0..whole.len() {
-            assert!(decode(&whole[..length]).is_err(), "{length}");
+            assert!(parts(&whole.slice(..length), 7).is_err(), "{length}");
         }
     }
 
     #[test]
-    fn what_cannot_be_decoded_is_named() {
+    fn what_cannot_be_read_is_named() {
         let (id, time) = (7_i64.to_be_bytes(), i64::MAX.to_be_bytes());
         let cases: [(Option<&[u8]>, &str); 2] = [(None, "foreign id"), (Some(b"\xff"), "not UTF-8")];
         for (foreign_id, what) in cases {
-            let error = decode(&tuple([Some(&id), foreign_id, None, None, None, None])).unwrap_err().to_string();
-            assert!(error.contains("event 7") && error.contains(what), "{error}");
+            let error = parts(&tuple([Some(&id), foreign_id, None, None, None, None]), 7).unwrap_err().to_string();
+            assert!(error.contains(what), "{error}");
         }
-        let error = decode(&tuple([Some(&id), Some(b"x"), Some(&time), None, None, None])).unwrap_err().to_string();
+        let error = parts(&tuple([Some(&id), Some(b"x"), Some(&time), None, None, None]), 7).unwrap_err().to_string();
         assert!(error.contains("timestamp"), "{error}");
     }
 
