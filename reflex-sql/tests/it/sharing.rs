@@ -6,7 +6,7 @@ use futures_util::StreamExt;
 use reflex_core::{NewEvent, Spec, StreamOptions, consumer_fn, run};
 use reflex_sql::{CursorsTable, CursorsTableOptions, DialectName, EventsTable, ddl};
 use reflex_testing::{await_cursor, eventually};
-use sqlx::{AssertSqlSafe, Postgres, sqlite::SqlitePoolOptions};
+use sqlx::{AssertSqlSafe, PgPool, Postgres, sqlite::SqlitePoolOptions};
 
 use crate::{
     bench::{Bench, PATIENCE, Reader, on, options},
@@ -149,14 +149,29 @@ async fn the_backlog_counts_what_waits<D: Backend>() -> Result<()> {
     Ok(())
 }
 
+/// A pool whose sessions are known by a role of their own, and the query that counts those of readers.
+async fn counted(bench: &Bench<Postgres>) -> Result<(PgPool, String)> {
+    let role = unique();
+    bench.execute(&format!("create role {role} login superuser")).await?;
+    let connect = (*bench.namespace.pool.connect_options()).clone().username(&role);
+    let pool = sqlx::postgres::PgPoolOptions::new().max_connections(1).connect_with(connect).await?;
+    let count =
+        format!("select count(*) from pg_stat_activity where usename = '{role}' and application_name = 'reflex'");
+    Ok((pool, count))
+}
+
+/// Waits until no more sessions are there than these.
+async fn fall_to(most: i64, count: &str, bench: &Bench<Postgres>) {
+    let few = || async { Postgres::numbers(&bench.namespace.pool, count).await.is_ok_and(|count| count[0] <= most) };
+    eventually("sessions to go away", PATIENCE, few).await;
+}
+
 /// The connections of the readers are closed, not only forgotten.
 #[tokio::test]
 #[ignore = "needs Postgres: cargo xtask test"]
 async fn the_connections_of_postgres_go_away() -> Result<()> {
-    let (bench, role) = (Bench::<Postgres>::new().await?, unique());
-    bench.execute(&format!("create role {role} login superuser")).await?;
-    let connect = (*bench.namespace.pool.connect_options()).clone().username(&role);
-    let pool = sqlx::postgres::PgPoolOptions::new().max_connections(1).connect_with(connect).await?;
+    let bench = Bench::<Postgres>::new().await?;
+    let (pool, count) = counted(&bench).await?;
     let table = EventsTable::open(&pool, bench.options.clone()).await?;
     let mut streams = Vec::new();
     for _ in 0..20 {
@@ -166,14 +181,34 @@ async fn the_connections_of_postgres_go_away() -> Result<()> {
     for stream in &mut streams {
         stream.next().await;
     }
-    let count =
-        format!("select count(*) from pg_stat_activity where usename = '{role}' and application_name = 'reflex'");
     let mut session = bench.session().await?;
     assert!((1..=4).contains(&session.number(&count).await?));
     drop((streams, table));
-    while session.number(&count).await? > 0 {
-        tokio::task::yield_now().await;
+    fall_to(0, &count, &bench).await;
+    Ok(())
+}
+
+/// Each of them stops its query somewhere in the middle.
+#[tokio::test]
+#[ignore = "needs Postgres: cargo xtask test"]
+async fn abandoned_streams_leave_no_sessions_behind() -> Result<()> {
+    let bench = Bench::<Postgres>::new().await?;
+    let (pool, count) = counted(&bench).await?;
+    bench
+        .execute(
+            "insert into events (foreign_id, type, metadata)
+                select id, 1, convert_to(repeat('m', 1000), 'UTF8') from generate_series(1, 20000) id",
+        )
+        .await?;
+    let table = EventsTable::open(&pool, bench.options.clone()).await?;
+    let after = |id: i64| Reader::open(&table, StreamOptions::new().after(id), bench.metrics.clone());
+    let at_head = after(20_000).await?;
+    for round in 0..100_i32 {
+        after(i64::from(round)).await?.take(1 + 37 * usize::try_from(round)? % 2_000).await;
     }
+    fall_to(4, &count, &bench).await;
+    drop((at_head, table));
+    fall_to(0, &count, &bench).await;
     Ok(())
 }
 
