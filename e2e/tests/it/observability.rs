@@ -114,7 +114,7 @@ fn alerts_fire_when_they_should() {
     let tests = fs::read_to_string(path(tests)).unwrap();
     for line in fs::read_to_string(path(rules)).unwrap().lines() {
         if let Some(alert) = line.trim().strip_prefix("- alert: ") {
-            assert_eq!(tests.matches(&format!("- alertname: {alert}\n")).count(), 1, "{alert} is never seen to fire");
+            assert!(tests.contains(&format!("- alertname: {alert}\n")), "{alert} is never seen to fire");
         }
     }
 }
