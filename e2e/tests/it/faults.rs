@@ -1,6 +1,7 @@
 //! Faults of every kind, each against every database that knows it, under one load and one check: see [`drill`](drill::drill).
 
 mod clock;
+mod cursors;
 mod disk;
 mod drill;
 mod network;
@@ -31,6 +32,7 @@ mod postgres {
 
     use super::{
         clock::Clocks,
+        cursors::Emptied,
         disk::disk_full,
         network::{Cut, Stalled},
         processes::{ConsumersKilled, WritersKilled},
@@ -49,6 +51,7 @@ mod postgres {
         writers_killed: WritersKilled::default(),
         clocks_that_jump: Clocks,
         open_transactions: Open,
+        cursors_emptied: Emptied,
     });
 
     #[tokio::test(flavor = "multi_thread")]
@@ -82,6 +85,7 @@ mod mariadb {
 
     use super::{
         clock::Clocks,
+        cursors::Emptied,
         disk::disk_full,
         network::{Cut, Stalled},
         processes::{ConsumersKilled, WritersKilled},
@@ -100,6 +104,7 @@ mod mariadb {
         writers_killed: WritersKilled::default(),
         clocks_that_jump: Clocks,
         open_transactions: Open,
+        cursors_emptied: Emptied,
     });
 
     #[tokio::test(flavor = "multi_thread")]
@@ -130,6 +135,7 @@ mod mariadb {
 mod sqlite {
     use super::{
         clock::Clocks,
+        cursors::Emptied,
         disk::sqlite_disk_full,
         processes::{ConsumersKilled, WritersKilled},
         shared,
@@ -155,6 +161,11 @@ mod sqlite {
     #[tokio::test(flavor = "multi_thread")]
     async fn open_transactions() {
         Box::pin(shared(Namespace::sqlite().await, Open)).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn cursors_emptied() {
+        Box::pin(shared(Namespace::sqlite().await, Emptied)).await;
     }
 
     #[tokio::test(flavor = "multi_thread")]

@@ -8,7 +8,8 @@ use std::{
 
 use prometheus::IntCounter;
 use reflex_core::{
-    BufferedCursors, Consumer, CursorStore, Event, HandlerError, Spec, StreamFunc, consumer_fn, run_until,
+    BufferedCursors, Consumer, CursorStore, Event, HandlerError, MemoryCursors, Spec, StreamFunc, consumer_fn,
+    run_until,
 };
 use reflex_e2e::{Backend, Record};
 use reflex_sql::{CursorsTable, CursorsTableOptions, EventsTable, EventsTableOptions, TransactionalCursors};
@@ -30,7 +31,7 @@ const LOOKS: u64 = 6;
 /// So many messages of failed runs are kept.
 const MAX_MESSAGES: usize = 50;
 
-/// Consumers with stored cursors, each of a kind of its own, which run again whenever their run has ended.
+/// Consumers, each of a kind of its own, which run again whenever their run has ended.
 pub(super) struct Runners<D: Backend> {
     runners: Vec<Arc<Runner>>,
     /// Counts the looks at each of the tables that they read.
@@ -65,6 +66,10 @@ impl<D: Backend> Runners<D> {
         let runner = runners.runner("newest");
         let consumer = consumer_fn("newest", runner.clone().sees());
         runners.run(runner, Spec::new(newest.clone(), buffered(&cursors), consumer));
+        // Nothing but its stream can tell it of a fault.
+        let (runner, memory) = (runners.runner("watching"), MemoryCursors::new());
+        let consumer = consumer_fn("watching", runner.clone().sees());
+        runners.run_with(runner, memory.clone(), Spec::new(newest.clone(), memory, consumer));
         let runner = runners.runner("behind");
         let consumer = consumer_fn("behind", runner.clone().sees_slowly(runners.goal.subscribe()));
         runners.run(runner, Spec::new(behind, buffered(&cursors), consumer));
@@ -101,6 +106,11 @@ impl<D: Backend> Runners<D> {
         for (runner, before) in self.runners.iter().zip(before) {
             eventually(&runner.described("to fail"), PATIENCE, || async { runner.failures() > *before }).await;
         }
+    }
+
+    /// Waits until a run of any has ended with an error since these were counted.
+    pub(super) async fn fail_since_any(&self, before: &[u64]) {
+        eventually("a run to fail", PATIENCE, || async { self.failures() != before }).await;
     }
 
     /// Sees to it that none gets as far as this id while the table is looked at a good number of times.
@@ -147,8 +157,18 @@ impl<D: Backend> Runners<D> {
         C: CursorStore + 'static,
         K: Consumer + 'static,
     {
+        self.run_with(runner, self.cursors.clone(), spec);
+    }
+
+    /// Runs it until the cursor that is `stored` has reached the goal.
+    fn run_with<S, C, K>(&mut self, runner: Arc<Runner>, stored: impl CursorStore + 'static, spec: Spec<S, C, K>)
+    where
+        S: StreamFunc + 'static,
+        C: CursorStore + 'static,
+        K: Consumer + 'static,
+    {
         let spec = spec.metrics(&metrics());
-        self.tasks.spawn(runner.run(spec, self.cursors.clone(), self.goal.subscribe()));
+        self.tasks.spawn(runner.run(spec, stored, self.goal.subscribe()));
     }
 }
 
