@@ -29,7 +29,7 @@ async fn main() -> Result<()> {
         [url, rest @ ..] if url.starts_with("sqlite:") => Box::pin(act::<Sqlite>(url, rest)).await,
         _ => bail!(
             "usage: reflex-e2e URL write SEED FIRST LAST SECONDS ROWS_PER_SECOND | URL hold FIRST ROWS | \
-                   URL consume NAME | URL lanes NAME LANES WINDOW | URL transact NAME LENGTH"
+                   URL consume NAME EVENTS | URL lanes NAME LANES WINDOW | URL transact NAME LENGTH"
         ),
     }
 }
@@ -51,7 +51,7 @@ async fn act<D: Backend>(url: &str, args: &[&str]) -> Result<()> {
             write::<D>(url, workload).await
         }
         ["hold", first, rows] => hold::<D>(url, first.parse()?, rows.parse()?).await,
-        ["consume", name] => consume::<D>(url, name).await,
+        ["consume", name, events] => consume::<D>(url, name, events.parse()?).await,
         ["lanes", name, lanes, window] => consume_in_lanes::<D>(url, name, lanes.parse()?, window.parse()?).await,
         ["transact", name, length] => transact::<D>(url, name, length.parse()?).await,
         other => bail!("unknown arguments {other:?}"),
@@ -80,11 +80,21 @@ async fn hold<D: Backend>(url: &str, first: i64, rows: i64) -> Result<()> {
     pending().await
 }
 
-async fn consume<D: Backend>(url: &str, name: &str) -> Result<()> {
+/// Consumes so many events. The handler of the one after them says that it has begun, and never ends.
+async fn consume<D: Backend>(url: &str, name: &str, events: u64) -> Result<()> {
     let (table, cursors) = open::<D>(url).await?;
-    let consumer = consumer_fn(name, |event: Event| async move {
-        let line = format!("{} {}\n", event.id(), event.foreign_id());
-        say(&line).await.map_err(reflex_core::HandlerError::new)
+    let mut left = events;
+    let consumer = consumer_fn(name, |event: Event| {
+        let begun = left.checked_sub(1);
+        left = begun.unwrap_or_default();
+        async move {
+            if begun.is_none() {
+                say_at_once("begun\n")?;
+                return pending().await;
+            }
+            let line = format!("{} {}\n", event.id(), event.foreign_id());
+            say(&line).await.map_err(HandlerError::new)
+        }
     });
     let mut spec = Spec::new(table, BufferedCursors::new(cursors).max_sets(20), consumer);
     let Err(error) = run(&mut spec).await;

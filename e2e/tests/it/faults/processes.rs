@@ -1,27 +1,41 @@
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use rand::RngExt;
 use reflex_e2e::{Backend, Record, Workload};
 use tokio::time::{sleep, timeout};
 
 use super::{Drill, Fault, Runs, runners::Seen};
-use crate::{process::Process, support::PATIENCE};
+use crate::{
+    process::Process,
+    support::{PATIENCE, assert_committed},
+};
 
-/// A consumer in a process of its own is killed with SIGKILL in the middle of anything, and started again.
+/// What a consumer says when it has begun with an event that it will never be done with.
+const BEGUN: &str = "begun";
+
+/// A consumer in a process of its own is killed with SIGKILL, in the middle of anything and in the middle of an event, and
+/// started again.
 #[derive(Default)]
 pub(super) struct ConsumersKilled {
     record: Record,
 }
 
 impl ConsumersKilled {
-    fn start(&mut self, url: &str) -> Process {
+    /// Starts one that never ends with the event after so many.
+    fn start(&mut self, url: &str, events: u64) -> Process {
         self.record.restart();
-        Process::start(url, &["consume", "killed"]).unwrap()
+        Process::start(url, &["consume", "killed", &events.to_string()]).unwrap()
     }
 
-    async fn see(&mut self, process: &mut Process) {
+    /// Sees what it says next; false if that is no event.
+    async fn see(&mut self, process: &mut Process) -> bool {
         let line = timeout(PATIENCE, process.line()).await.expect("the consumer gets on").unwrap();
-        self.note(&line.expect("a consumer does not end"));
+        let line = line.expect("a consumer does not end");
+        let is_event = line != BEGUN;
+        if is_event {
+            self.note(&line);
+        }
+        is_event
     }
 
     async fn kill(&mut self, process: Process) {
@@ -41,17 +55,21 @@ impl<D: Backend> Fault<D> for ConsumersKilled {
     const RUNS: Runs = Runs::GoOn;
 
     async fn strike(&mut self, drill: &mut Drill<'_, D>) -> u64 {
-        let mut process = self.start(drill.url);
+        let mut process = self.start(drill.url, u64::MAX);
         for _ in 0..drill.rng.random_range(0..400) {
             self.see(&mut process).await;
         }
         sleep(Duration::from_micros(drill.rng.random_range(0..20_000))).await;
         self.kill(process).await;
-        1
+
+        let mut process = self.start(drill.url, drill.rng.random_range(0..100));
+        while self.see(&mut process).await {}
+        self.kill(process).await;
+        2
     }
 
     async fn finish(&mut self, drill: &mut Drill<'_, D>, last: i64) -> Vec<Seen> {
-        let mut process = self.start(drill.url);
+        let mut process = self.start(drill.url, u64::MAX);
         while self.record.last() < last {
             self.see(&mut process).await;
         }
@@ -60,32 +78,42 @@ impl<D: Backend> Fault<D> for ConsumersKilled {
     }
 }
 
-/// Writers in processes of their own are killed with SIGKILL: some in the middle of anything, one in an open transaction.
+/// Writers in processes of their own are killed with SIGKILL: some in the middle of anything, one in an open transaction. Others
+/// are left alone.
 #[derive(Default)]
 pub(super) struct WritersKilled {
     strikes: u32,
-    /// The foreign ids of transactions that were not committed.
-    undone: Vec<i64>,
+    /// What the writers say that they committed, by foreign id: those that were left alone, and those that were killed.
+    left_alone: Vec<i64>,
+    killed: Vec<i64>,
 }
 
 impl WritersKilled {
-    /// After the writers of every drill.
+    /// After the writers of every drill. Of ten numbers the first three are for writers that are killed, then come those that
+    /// are left alone, and the last one is for the transaction that stays open.
     const FIRST: u32 = 1_000;
+    const WRITERS: u32 = 3;
+    const HOLDER: u32 = 9;
     const ROWS: i64 = 10;
+    /// How long those go on that are left alone.
+    const SECONDS: u32 = 1;
 
-    fn start_writers<D: Backend>(&self, drill: &mut Drill<'_, D>) -> Process {
-        let first = Self::FIRST + 10 * self.strikes;
-        let numbers = [drill.rng.random_range(0..1 << 60), u64::from(first), u64::from(first) + 3, 3_600, 300];
-        let numbers = numbers.map(|number| number.to_string());
+    fn first(&self) -> u32 {
+        Self::FIRST + 10 * self.strikes
+    }
+
+    fn start_writers<D: Backend>(drill: &mut Drill<'_, D>, first: u32, seconds: u32) -> Process {
+        let numbers = [first, first + Self::WRITERS, seconds, 300].map(u64::from);
+        let seed = drill.rng.random_range(0..1 << 60);
+        let numbers: Vec<_> = [seed].iter().chain(&numbers).map(u64::to_string).collect();
         let mut args = vec!["write"];
         args.extend(numbers.iter().map(String::as_str));
         Process::start(drill.url, &args).unwrap()
     }
 
     /// Starts a process with an open transaction; returns an id that it holds.
-    async fn start_holder(&mut self, url: &str) -> (Process, i64) {
-        let first = i64::from(Self::FIRST + 10 * self.strikes + 9) * Workload::PER_WRITER;
-        self.undone.extend(first..first + Self::ROWS);
+    async fn start_holder(&self, url: &str) -> (Process, i64) {
+        let first = i64::from(self.first() + Self::HOLDER) * Workload::PER_WRITER;
         let mut process = Process::start(url, &["hold", &first.to_string(), &Self::ROWS.to_string()]).unwrap();
         let line = timeout(PATIENCE, process.line()).await.expect("it gets to write").unwrap();
         (process, line.expect("it does not end").parse().unwrap())
@@ -98,20 +126,49 @@ impl<D: Backend> Fault<D> for WritersKilled {
 
     async fn strike(&mut self, drill: &mut Drill<'_, D>) -> u64 {
         self.strikes += 1;
-        let writers = self.start_writers(drill);
+        let killed = Self::start_writers(drill, self.first(), 3_600);
+        let mut left_alone = Self::start_writers(drill, self.first() + Self::WRITERS, Self::SECONDS);
         let (holder, held) = self.start_holder(drill.url).await;
         drill.is_waited_for(held).await;
         sleep(Duration::from_millis(drill.rng.random_range(0..500))).await;
-        let told = writers.kill().await.unwrap();
-        drill.told.extend(told.iter().map(|line| line.parse::<i64>().unwrap()));
+        self.killed.extend(killed.kill().await.unwrap().iter().map(|line| foreign_id(line)));
         holder.kill().await.unwrap();
+        while let Some(line) = timeout(PATIENCE, left_alone.line()).await.expect("the writers get on").unwrap() {
+            self.left_alone.push(foreign_id(&line));
+        }
+        assert!(left_alone.child.wait().await.unwrap().success(), "writers that nobody killed");
         2
     }
 
     async fn finish(&mut self, drill: &mut Drill<'_, D>, _last: i64) -> Vec<Seen> {
-        let undone: Vec<_> = self.undone.iter().map(|id| format!("'{id}'")).collect();
-        let there = format!("select count(*) from events where foreign_id in ({})", undone.join(", "));
-        assert_eq!(D::number(drill.pool, &there).await.unwrap(), 0, "events of killed transactions");
+        let mut committed = D::events(drill.pool).await.unwrap();
+        committed.retain(|(_, foreign_id)| writer(*foreign_id) >= Self::FIRST);
+        let place = |foreign_id: i64| writer(foreign_id) % 10;
+        let undone = committed.iter().filter(|(_, foreign_id)| place(*foreign_id) == Self::HOLDER).count();
+        assert_eq!(undone, 0, "events of killed transactions");
+        let (killed, left_alone): (Vec<_>, Vec<_>) =
+            committed.into_iter().partition(|(_, foreign_id)| place(*foreign_id) < Self::WRITERS);
+        assert_committed(&self.left_alone, &left_alone);
+        assert_committed(&self.killed, &told_in_time(&self.killed, killed));
         Vec::new()
     }
+}
+
+fn foreign_id(line: &str) -> i64 {
+    line.parse().unwrap()
+}
+
+fn writer(foreign_id: i64) -> u32 {
+    u32::try_from(foreign_id / Workload::PER_WRITER).unwrap()
+}
+
+/// Without what a writer committed after the last that it told: that was in doubt when it was killed.
+fn told_in_time(told: &[i64], mut committed: Vec<(i64, i64)>) -> Vec<(i64, i64)> {
+    let mut last = HashMap::new();
+    for foreign_id in told {
+        let last = last.entry(writer(*foreign_id)).or_insert(*foreign_id);
+        *last = (*last).max(*foreign_id);
+    }
+    committed.retain(|(_, foreign_id)| last.get(&writer(*foreign_id)).is_some_and(|last| foreign_id <= last));
+    committed
 }
