@@ -19,8 +19,9 @@ impl<D: Backend> Fault<D> for Clocks {
     async fn strike(&mut self, drill: &mut Drill<'_, D>) -> u64 {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
         let times = [now, now - 1, now - DAY, now + 1, now + DAY, now + 100 * YEAR, now - 30 * YEAR, 1];
-        let events: Vec<_> = drill
-            .foreign_ids(times.len() as i64)
+        let foreign_ids = drill.foreign_ids(times.len() as i64);
+        let events: Vec<_> = foreign_ids
+            .clone()
             .map(|foreign_id| {
                 let time = Duration::from_secs(times[drill.rng.random_range(0..times.len())]);
                 NewEvent::new(foreign_id, 1).timestamp((UNIX_EPOCH + time).into())
@@ -30,6 +31,7 @@ impl<D: Backend> Fault<D> for Clocks {
         let notify = drill.table.insert_all(&mut tx, events).await.unwrap();
         tx.commit().await.unwrap();
         notify.send();
+        drill.told.extend(foreign_ids);
         times.len() as u64
     }
 }

@@ -15,6 +15,8 @@ use crate::support::{Namespace, PATIENCE, write_until};
 const SHORT: Duration = Duration::from_secs(2);
 const MIN_STRIKES: u64 = 2;
 const WRITERS: Range<u32> = 1..9;
+/// Where others wait while one writes: they wait in no order, and one of many could wait for as long as all others write.
+const WRITERS_IN_TURN: Range<u32> = 1..4;
 /// The foreign ids of the drill itself begin after those of this writer.
 const OWN: u32 = 100_000;
 /// All rows of a run are checked once for each consumer.
@@ -30,7 +32,7 @@ pub(super) trait Fault<D: Backend> {
 
     /// How long a query of a consumer may take: longer than any on a loaded machine, unless it has to fail.
     const DEADLINE: Duration = match Self::RUNS {
-        Runs::GoOn => Duration::from_secs(30),
+        Runs::GoOn => Duration::from_secs(120),
         Runs::Fail | Runs::MayFail => Duration::from_secs(5),
     };
 
@@ -125,7 +127,7 @@ impl<'a, D: Backend> Drill<'a, D> {
     fn write(&self, seed: u64, duration: Duration) -> (watch::Sender<bool>, JoinHandle<(Tally, Vec<i64>)>) {
         let workload = Workload {
             seed,
-            writers: WRITERS,
+            writers: if D::ONE_WRITER { WRITERS_IN_TURN } else { WRITERS },
             duration,
             rows_per_second: (MAX_ROWS / duration.as_secs().max(1)).min(MAX_ROWS_PER_SECOND),
             // On SQLite a slow one makes all others wait.
