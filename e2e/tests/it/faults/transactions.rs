@@ -97,6 +97,8 @@ impl<D: Prepares, S: Server> Fault<D> for Prepared<S> {
         let foreign_ids = drill.foreign_ids(ROWS);
         let mut conn = D::connect(drill.pool).await.unwrap();
         let held = begin_with_rows::<D>(&mut conn, &D::begin(&name), foreign_ids.clone()).await.unwrap();
+        // Its session is waited for before it has a name of its own.
+        drill.is_waited_for(held).await;
         D::run_sql(&mut conn, D::prepare(&name)).await.unwrap();
         drop(conn);
         drill.is_waited_for(held).await;
