@@ -175,7 +175,13 @@ async fn times_without_end_in_postgres() {
     for (number, value) in ["infinity", "-infinity", "294000-01-01"].into_iter().enumerate() {
         let namespace = Namespace::<Postgres>::postgres(["inf_a", "inf_b", "inf_c"][number]).await;
         let values = format!("'thing', 1, '{value}'");
-        bad_one(&namespace.pool, "foreign_id, type, timestamp", &values, &["event 2 of table `events`", "too far away"]).await;
+        bad_one(
+            &namespace.pool,
+            "foreign_id, type, timestamp",
+            &values,
+            &["event 2 of table `events`", "too far away"],
+        )
+        .await;
         namespace.remove().await;
     }
 }
