@@ -11,8 +11,9 @@ use crate::{Cursor, CursorStore, Result, check_forward};
 /// A [`CursorStore`] that writes to the store inside it only now and then.
 ///
 /// A cursor is written when it is due: 5 seconds after the last write of that consumer, or after 10,000 sets, whichever
-/// comes first. While sets come fast, the clock is looked at every eighth time. There is no task behind it: the `set` that is due writes, and returns the error if that fails. Between
-/// writes `set` costs no I/O. [`run`](crate::run) flushes when the stream goes idle and on its way out.
+/// comes first. While sets come fast, the clock is looked at only for every eighth. There is no task behind it: the `set`
+/// that is due writes, and returns the error if that fails. Between writes `set` costs no I/O. [`run`](crate::run) flushes
+/// when the stream goes idle and on its way out.
 ///
 /// Give each spec a buffer of its own: a flush writes all that is delayed, so a spec that shares the buffer can end because
 /// the cursor of another one could not be written.
@@ -64,11 +65,16 @@ impl Slot {
         Self { latest, dirty: true, sets: 1, written_at: now, looked_at: now, unlooked: 0 }
     }
 
+    #[inline]
     fn is_older_than(&mut self, age: Duration) -> bool {
         if self.unlooked > 0 {
             self.unlooked -= 1;
             return false;
         }
+        self.look(age)
+    }
+
+    fn look(&mut self, age: Duration) -> bool {
         let now = Instant::now();
         self.unlooked = if now - self.looked_at < QUICK { SETS_PER_LOOK } else { 0 };
         self.looked_at = now;
@@ -108,6 +114,7 @@ impl<C> BufferedCursors<C> {
     }
 
     /// Notes the cursor and says whether it is due.
+    #[inline]
     fn note(&self, consumer: &str, cursor: &Cursor) -> Result<bool> {
         let mut slots = self.slots();
         let Some(slot) = slots.get_mut(consumer) else {

@@ -274,6 +274,7 @@ impl<F> FnConsumer<F> {
         self
     }
 
+    #[inline]
     fn includes(&self, event: &Event) -> Result<bool, HandlerError> {
         if !self.types.is_empty() && !self.types.contains(&event.event_type()) {
             return Ok(false);

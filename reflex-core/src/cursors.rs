@@ -58,6 +58,7 @@ pub trait CursorStore: Send + Sync {
 ///
 /// [`Error::cursor_backwards`] if `new` is below `stored`, [`Error::cursor_unchanged`] if it is equal. Cursors that are not
 /// both integers have no order and always pass.
+#[inline]
 pub fn check_forward(consumer: &str, stored: &Cursor, new: &Cursor) -> Result<()> {
     match (stored.as_i64(), new.as_i64()) {
         (Some(stored_id), Some(new_id)) if new_id < stored_id => Err(Error::cursor_backwards(consumer, stored, new)),

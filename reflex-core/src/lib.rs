@@ -45,6 +45,7 @@
 //! but integer cursors that would move backwards are refused.
 
 mod buffered;
+mod clock;
 mod consumer;
 mod cursor;
 mod cursors;

@@ -16,7 +16,10 @@ use prometheus::{
 
 use tokio::time::Instant;
 
-use crate::{Error, Monitoring, Result};
+use crate::{
+    Error, Monitoring, Result,
+    clock::{Clock, Moment, nanos},
+};
 
 /// How long recorded values may wait before they reach the registry, while events keep coming.
 const FLUSH_INTERVAL: Duration = Duration::from_millis(100);
@@ -486,37 +489,38 @@ pub(crate) struct Recorder {
     skipped: IntCounter,
     from_future: IntCounter,
     clock: Clock,
+    wall: Wall,
     last: Option<LastEvent>,
-    /// `None` before the first event.
-    flushed_at: Option<Instant>,
+    /// Before the first event nothing is flushed.
+    is_fresh: bool,
 }
 
 struct LastEvent {
     lag: f64,
-    at: Instant,
+    at: Moment,
 }
 
-/// Wall-clock time for the price of an `Instant`: one reading of the wall clock serves until the next flush.
-struct Clock {
-    instant: Instant,
+/// The wall clock, read once; until it is read again, time on it passes as on the clock of the run.
+struct Wall {
+    read_at: Moment,
     /// In microseconds, which are subtracted more cheaply than a date.
-    wall: i64,
+    micros: i64,
 }
 
-impl Clock {
-    fn start() -> Self {
-        Self { instant: Instant::now(), wall: Utc::now().timestamp_micros() }
+impl Wall {
+    fn read(clock: Clock) -> Self {
+        Self { read_at: clock.now(), micros: Utc::now().timestamp_micros() }
     }
 
     /// Seconds from `timestamp` to `at`; negative if the timestamp is in the future.
-    fn age(&self, timestamp: DateTime<Utc>, at: Instant) -> f64 {
-        let until_start = (self.wall - timestamp.timestamp_micros()) as f64 * 1e-6;
-        until_start + (at - self.instant).as_secs_f64()
+    fn age(&self, timestamp: DateTime<Utc>, at: Moment) -> f64 {
+        let until_read = (self.micros - timestamp.timestamp_micros()) as f64 * 1e-6;
+        until_read + seconds(at.since(self.read_at))
     }
 }
 
 impl Recorder {
-    pub(crate) fn new(metrics: Metrics, consumer: Arc<str>, monitoring: Monitoring) -> Self {
+    pub(crate) fn new(metrics: Metrics, consumer: Arc<str>, monitoring: Monitoring, clock: Clock) -> Self {
         let label: &[&str] = &[&consumer];
         let families = &*metrics.0;
         // The series exist from the start of a run, so that a consumer without events is seen too.
@@ -534,9 +538,10 @@ impl Recorder {
             latency: families.latency.with_label_values(label).local(),
             skipped: families.skipped.with_label_values(label),
             from_future: families.from_future.with_label_values(label),
-            clock: Clock::start(),
+            clock,
+            wall: Wall::read(clock),
             last: None,
-            flushed_at: None,
+            is_fresh: true,
             metrics,
             consumer,
             monitoring,
@@ -544,8 +549,9 @@ impl Recorder {
     }
 
     /// Notes that the consumer is about to get an event.
-    pub(crate) fn begin(&mut self, timestamp: DateTime<Utc>, at: Instant) {
-        let age = self.clock.age(timestamp, at);
+    #[inline]
+    pub(crate) fn begin(&mut self, timestamp: DateTime<Utc>, at: Moment) {
+        let age = self.wall.age(timestamp, at);
         if age < 0.0 {
             self.from_future.inc();
         }
@@ -553,14 +559,15 @@ impl Recorder {
         self.age.observe(lag);
         self.last = Some(LastEvent { lag, at });
         // Before the event is consumed, so that a consumer that is stuck shows what it is stuck on.
-        if self.flushed_at.is_none_or(|flushed_at| at - flushed_at >= FLUSH_INTERVAL) {
+        if self.is_fresh || at.since(self.wall.read_at) >= FLUSH_INTERVAL {
             self.flush();
         }
     }
 
     /// Notes how long the event took.
+    #[inline]
     pub(crate) fn consumed(&mut self, latency: Duration) {
-        self.latency.observe(latency.as_secs_f64());
+        self.latency.observe(seconds(latency));
     }
 
     pub(crate) fn skipped(&self) {
@@ -577,8 +584,8 @@ impl Recorder {
         if let Some(last) = self.last.take() {
             self.show(&last);
         }
-        self.clock = Clock::start();
-        self.flushed_at = Some(self.clock.instant);
+        self.wall = Wall::read(self.clock);
+        self.is_fresh = false;
     }
 
     fn show(&self, last: &LastEvent) {
@@ -590,7 +597,7 @@ impl Recorder {
             families.lag_alert.with_label_values(label).set(alert.into());
         }
         if self.monitoring.activity_ttl.is_some() {
-            families.active.mark(&self.consumer, last.at);
+            families.active.mark(&self.consumer, self.clock.instant(last.at));
         }
     }
 
@@ -610,4 +617,9 @@ impl Drop for Recorder {
     fn drop(&mut self) {
         self.flush();
     }
+}
+
+/// Without the division of `as_secs_f64`, which is no more exact than a bucket needs.
+fn seconds(duration: Duration) -> f64 {
+    nanos(duration) as f64 * 1e-9
 }

@@ -16,6 +16,7 @@ use tracing::Instrument;
 
 use crate::{
     Consumer, Cursor, CursorStore, Error, Event, HandlerError, Metrics, Opened, Progress, Result, Spec, StreamFunc,
+    clock::{Clock, Moment},
     health::{Ending, Watch},
     metrics::Recorder,
     shutdown::Request,
@@ -112,9 +113,11 @@ pub async fn run_until<S: StreamFunc, C: CursorStore, K: Consumer>(
 ) -> Result<Infallible> {
     let metrics = spec.metrics.clone().unwrap_or_else(Metrics::global);
     let consumer: Arc<str> = spec.consumer.name().into();
+    let clock = Clock::start();
     let mut engine = Engine {
-        recorder: Recorder::new(metrics, consumer.clone(), spec.consumer.monitoring()),
-        watch: Watch::start(spec.track.clone()),
+        recorder: Recorder::new(metrics, consumer.clone(), spec.consumer.monitoring(), clock),
+        watch: Watch::start(spec.track.clone(), clock),
+        clock,
         name: consumer,
         cursors: &spec.cursors,
         consumer: &mut spec.consumer,
@@ -138,6 +141,7 @@ struct Engine<'a, C, K> {
     name: Arc<str>,
     cursors: &'a C,
     consumer: &'a mut K,
+    clock: Clock,
     recorder: Recorder,
     watch: Watch,
     lag: Duration,
@@ -146,7 +150,7 @@ struct Engine<'a, C, K> {
     /// Whether there may be a cursor or a metric to flush.
     unflushed: bool,
     /// When the last event was done, if nothing was waited for since: a reading of the clock that the next one can use.
-    done_at: Option<Instant>,
+    done_at: Option<Moment>,
     /// When the stream counts as idle; `None` until it has nothing to yield.
     idle_at: Option<Instant>,
 }
@@ -165,30 +169,59 @@ impl<C: CursorStore, K: Consumer> Engine<'_, C, K> {
             opened = self.open(stream, options) => opened?,
         };
         self.watch.opened(opened.status);
-        let mut events = pin!(opened.events);
-        let end = loop {
+        let end = self.consume_all(pin!(opened.events), shutdown).await?;
+        if end.is_stopped() || end.is_head_reached() || end.is_ended() {
+            self.watch.busy();
+            let progress = shutdown.attend(pin!(self.consumer.drain())).await.map_err(Error::from_handler)?;
+            self.watch.took_long();
+            self.settle(progress, shutdown).await?;
+        }
+        Err(end)
+    }
+
+    /// Consumes what the stream yields, and returns the stream's end or a shutdown.
+    ///
+    /// All that each event goes through stands in here: futures of parts of it would be moved for each event.
+    async fn consume_all<S: Stream<Item = Result<Event>>>(
+        &mut self,
+        mut events: Pin<&mut S>,
+        shutdown: &mut Request<'_, impl Future<Output = ()>>,
+    ) -> Result<Error> {
+        loop {
             let next = match self.next_at_once(events.as_mut()).await {
                 Poll::Ready(next) => next,
                 Poll::Pending => self.next(events.as_mut(), shutdown).await?,
             };
             let event = match next {
                 Ok(event) => event,
-                Err(end) => break end,
+                Err(end) => return Ok(end),
             };
             if let Some(left) = time_left(self.lag, &event)
                 && let Err(end) = self.wait_for_lag(left, shutdown).await?
             {
-                break end;
+                return Ok(end);
             }
-            self.consume(event, shutdown).await?;
-        };
-        if end.is_stopped() || end.is_head_reached() || end.is_ended() {
-            self.watch.busy();
-            let progress = shutdown.attend(pin!(self.consumer.drain())).await.map_err(Error::from_handler)?;
-            self.watch.took_long();
-            shutdown.attend(pin!(self.settle(progress, None))).await?;
+            let since = self.begin(&event);
+            let consumed = if tracing::enabled!(tracing::Level::DEBUG) {
+                // Boxed, so that the future is small where there is no span.
+                shutdown.attend(Box::pin(consume_in_span(self.consumer, event.clone())).as_mut()).await
+            } else {
+                shutdown.attend(pin!(self.consumer.consume(event.clone()))).await
+            };
+            let done_at = self.consumed(since);
+            let progress = consumed.map_err(|error| Error::from_handler(error).at_event(&event))?;
+            if let Some(cursor) = self.reached(&progress, Some(event.id())) {
+                let set = shutdown.attend(pin!(self.cursors.set(&self.name, cursor))).await;
+                set.map_err(|error| error.at_event(&event))?;
+                self.watch.settled(cursor);
+            }
+            if done_at.since(since) > SLOW {
+                self.turn = EVENTS_PER_TURN;
+                tokio::task::yield_now().await;
+            } else if !shutdown.has_waited() {
+                self.done_at = Some(done_at);
+            }
         }
-        Err(end)
     }
 
     async fn open<S: StreamFunc>(&mut self, stream: &S, options: &SpecOptions) -> Result<Opened<S::Stream>> {
@@ -273,42 +306,36 @@ impl<C: CursorStore, K: Consumer> Engine<'_, C, K> {
         }
     }
 
-    async fn consume(&mut self, event: Event, shutdown: &mut Request<'_, impl Future<Output = ()>>) -> Result<()> {
+    /// Notes that an event is about to be consumed, and returns when.
+    fn begin(&mut self, event: &Event) -> Moment {
         self.unflushed = true;
-        let since = self.done_at.take().unwrap_or_else(Instant::now);
+        let since = self.done_at.take().unwrap_or_else(|| self.clock.now());
         self.recorder.begin(event.timestamp(), since);
-        self.watch.begin(&event, since);
-        let outcome = shutdown.attend(pin!(consume(self.consumer, event.clone()))).await;
-        let done_at = Instant::now();
-        self.recorder.consumed(done_at - since);
-        let slow = done_at - since > SLOW;
-        if slow {
+        self.watch.begin(event, since);
+        since
+    }
+
+    /// Notes that an event was consumed, and returns when.
+    fn consumed(&mut self, since: Moment) -> Moment {
+        let done_at = self.clock.now();
+        let took = done_at.since(since);
+        self.recorder.consumed(took);
+        if took > SLOW {
             self.watch.took_long();
         }
-        let settled = match outcome {
-            Ok(progress) => shutdown.attend(pin!(self.settle(progress, Some(event.id())))).await,
-            Err(error) => Err(Error::from_handler(error)),
-        };
-        settled.map_err(|error| error.at_event(&event))?;
-        if slow {
-            self.turn = EVENTS_PER_TURN;
-            tokio::task::yield_now().await;
-        } else if !shutdown.has_waited() {
-            self.done_at = Some(done_at);
-        }
-        Ok(())
+        done_at
     }
 
     async fn advance(&mut self, shutdown: &mut Request<'_, impl Future<Output = ()>>) -> Result<()> {
         self.watch.busy();
         let progress = shutdown.attend(pin!(self.consumer.advance())).await.map_err(Error::from_handler)?;
         self.watch.took_long();
-        shutdown.attend(pin!(self.settle(progress, None))).await
+        self.settle(progress, shutdown).await
     }
 
-    /// Moves the cursor as far as the consumer allows.
-    async fn settle(&mut self, progress: Progress, consumed: Option<&Cursor>) -> Result<()> {
-        let cursor = match &progress {
+    /// How far the cursor may move.
+    fn reached<'p>(&self, progress: &'p Progress, consumed: Option<&'p Cursor>) -> Option<&'p Cursor> {
+        match progress {
             Progress::Pending => None,
             Progress::Done => consumed,
             Progress::Skipped => {
@@ -316,12 +343,16 @@ impl<C: CursorStore, K: Consumer> Engine<'_, C, K> {
                 consumed
             }
             Progress::UpTo(cursor) => Some(cursor),
-        };
-        let Some(cursor) = cursor else {
+        }
+    }
+
+    /// Moves the cursor as far as the consumer allows without an event.
+    async fn settle(&mut self, progress: Progress, shutdown: &mut Request<'_, impl Future<Output = ()>>) -> Result<()> {
+        let Some(cursor) = self.reached(&progress, None) else {
             return Ok(());
         };
         self.unflushed = true;
-        self.cursors.set(&self.name, cursor).await?;
+        shutdown.attend(pin!(self.cursors.set(&self.name, cursor))).await?;
         self.watch.settled(cursor);
         Ok(())
     }
@@ -393,14 +424,6 @@ fn ending(error: &Error, asked: bool) -> Ending {
         error if error.is_expected() => Ending::Expected,
         _ => Ending::Failed,
     }
-}
-
-async fn consume<K: Consumer>(consumer: &mut K, event: Event) -> Result<Progress, HandlerError> {
-    if tracing::enabled!(tracing::Level::DEBUG) {
-        // Boxed, so that the future is small where there is no span.
-        return Box::pin(consume_in_span(consumer, event)).await;
-    }
-    consumer.consume(event).await
 }
 
 async fn consume_in_span<K: Consumer>(consumer: &mut K, event: Event) -> Result<Progress, HandlerError> {

@@ -129,10 +129,12 @@ impl StreamOptions {
 }
 
 /// How long the event has to wait until it is as old as `lag`; `None` if it is. One from the future waits longer than that.
+#[inline]
 pub(crate) fn time_left(lag: Duration, event: &Event) -> Option<Duration> {
-    if lag.is_zero() {
-        return None;
-    }
+    if lag.is_zero() { None } else { time_left_of(lag, event) }
+}
+
+fn time_left_of(lag: Duration, event: &Event) -> Option<Duration> {
     let age = Utc::now() - event.timestamp();
     match age.to_std() {
         Ok(age) => lag.checked_sub(age).filter(|left| !left.is_zero()),

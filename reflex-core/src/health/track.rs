@@ -11,7 +11,11 @@ use std::{
 use tokio::time::Instant;
 
 use super::StreamPosition;
-use crate::{Cursor, Error, Event, stream::StreamStatus};
+use crate::{
+    Cursor, Error, Event,
+    clock::{Clock, Moment, nanos},
+    stream::StreamStatus,
+};
 
 /// What a consumer is doing, as its run sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -167,8 +171,7 @@ impl Track {
 
     #[inline]
     fn nanos(&self, at: Instant) -> u64 {
-        let after = at.saturating_duration_since(self.base);
-        after.as_secs() * 1_000_000_000 + u64::from(after.subsec_nanos()) + 1
+        nanos(at.saturating_duration_since(self.base)) + 1
     }
 
     fn instant(&self, nanos: &AtomicU64) -> Option<Instant> {
@@ -180,9 +183,12 @@ impl Track {
 /// The end of a run that writes to a track; does nothing for a spec without health.
 pub(crate) struct Watch {
     track: Option<Arc<Track>>,
+    clock: Clock,
+    /// When the clock was started, in the time of the track.
+    started: u64,
     phase: Phase,
     /// The time, as far as the run knows it without asking.
-    at: Instant,
+    at: Moment,
     unsettled: bool,
     /// The failure that the run has to recover from.
     failing: Option<Failing>,
@@ -191,9 +197,18 @@ pub(crate) struct Watch {
 
 impl Watch {
     /// Notes that a run begins.
-    pub(crate) fn start(track: Option<Arc<Track>>) -> Self {
-        let mut watch =
-            Self { track, phase: Phase::Ended, at: Instant::now(), unsettled: false, failing: None, events: 0 };
+    pub(crate) fn start(track: Option<Arc<Track>>, clock: Clock) -> Self {
+        let started = track.as_ref().map_or(0, |track| track.nanos(clock.instant(Moment::START)));
+        let mut watch = Self {
+            track,
+            clock,
+            started,
+            phase: Phase::Ended,
+            at: Moment::START,
+            unsettled: false,
+            failing: None,
+            events: 0,
+        };
         if let Some(track) = &watch.track {
             let mut slow = track.slow();
             slow.runs += 1;
@@ -201,7 +216,7 @@ impl Watch {
             watch.failing = slow.failing.clone();
             watch.events = track.events.load(Ordering::Relaxed);
         }
-        watch.enter(Phase::Starting, Instant::now);
+        watch.enter(Phase::Starting);
         watch
     }
 
@@ -217,22 +232,22 @@ impl Watch {
 
     /// Notes that something is done that is not an event.
     pub(crate) fn busy(&mut self) {
-        self.enter(Phase::Busy, Instant::now);
+        self.enter(Phase::Busy);
     }
 
     /// Notes that the stream has nothing to yield.
     pub(crate) fn waits(&mut self) {
-        self.enter(Phase::Waiting, Instant::now);
+        self.enter(Phase::Waiting);
     }
 
     /// Notes that the next event is not old enough.
     pub(crate) fn waits_for_lag(&mut self) {
-        self.enter(Phase::WaitingForLag, Instant::now);
+        self.enter(Phase::WaitingForLag);
     }
 
     /// Notes that an event is handed over.
     #[inline]
-    pub(crate) fn begin(&mut self, event: &Event, at: Instant) {
+    pub(crate) fn begin(&mut self, event: &Event, at: Moment) {
         let Some(track) = &self.track else { return };
         self.at = at;
         track.handed.set(event.id());
@@ -240,21 +255,27 @@ impl Watch {
         track.events.store(self.events, Ordering::Relaxed);
         if !self.unsettled {
             self.unsettled = true;
-            track.unsettled_at.store(track.nanos(at), Ordering::Relaxed);
+            track.unsettled_at.store(self.started + at.nanos(), Ordering::Relaxed);
         }
-        self.enter(Phase::Busy, || at);
+        self.enter_at(Phase::Busy, |_| at);
     }
 
     /// Notes that what was done last took so long that its time is not the present one.
     pub(crate) fn took_long(&mut self) {
-        self.at = Instant::now();
+        self.at = self.clock.now();
     }
 
     /// Notes that the cursor has moved.
     #[inline]
     pub(crate) fn settled(&mut self, cursor: &Cursor) {
+        if self.track.is_some() {
+            self.settle(cursor);
+        }
+    }
+
+    fn settle(&mut self, cursor: &Cursor) {
         let Some(track) = &self.track else { return };
-        let at = track.nanos(self.at);
+        let at = self.started + self.at.nanos();
         track.settled.set(cursor);
         track.progress_at.store(at, Ordering::Relaxed);
         self.unsettled = !track.handed.is(cursor);
@@ -298,14 +319,18 @@ impl Watch {
         track.phase.store(Phase::Ended as u8, Ordering::Release);
     }
 
+    fn enter(&mut self, phase: Phase) {
+        self.enter_at(phase, Clock::now);
+    }
+
     #[inline]
-    fn enter(&mut self, phase: Phase, at: impl FnOnce() -> Instant) {
+    fn enter_at(&mut self, phase: Phase, at: impl FnOnce(&Clock) -> Moment) {
         if self.phase == phase {
             return;
         }
         self.phase = phase;
         if let Some(track) = &self.track {
-            track.phase_at.store(track.nanos(at()), Ordering::Relaxed);
+            track.phase_at.store(self.started + at(&self.clock).nanos(), Ordering::Relaxed);
             track.phase.store(phase as u8, Ordering::Release);
         }
     }
