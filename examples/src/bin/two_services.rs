@@ -1,6 +1,7 @@
 //! Two services in two processes that react to each other's events over gRPC, each with a database and cursors of its own.
 //!
-//! Run it with `cargo run -p reflex-examples --bin two_services`.
+//! Run it with `cargo run -p reflex-examples --bin two_services`. Each service tells at `/health` how its consumer is, on the
+//! port of its events.
 #![expect(clippy::print_stdout, reason = "a program talks to its user")]
 
 use std::path::{Path, PathBuf};
@@ -8,12 +9,17 @@ use std::process::{Command, Stdio};
 use std::{env, error::Error as StdError, fs, io, pin::pin, sync::Arc, thread, time::Duration};
 
 use anyhow::{Context, Result, ensure};
-use reflex_core::{Consumer, CursorStore, Event, HandlerError, NewEvent, Spec, StreamFunc, consumer_fn, run_until};
+use axum::{Json, Router, extract::State, http::StatusCode, routing::get};
+use reflex_core::{
+    Consumer, CursorStore, Event, HandlerError, Health, HealthReport, NewEvent, Spec, StreamFunc, consumer_fn,
+    run_until,
+};
 use reflex_grpc::{Server, reflexpb::reflex_client::ReflexClient, stream_func};
 use reflex_sql::{CursorsTable, EventsTable};
 use sqlx::sqlite::{Sqlite, SqliteConnectOptions, SqliteJournalMode, SqlitePool};
 use tokio::{sync::Notify, task::JoinSet, time::sleep};
-use tonic::{Status, transport::Endpoint, transport::Server as Transport, transport::server::TcpIncoming};
+use tonic::transport::{Endpoint, Server as Transport, server::TcpIncoming};
+use tonic::{Status, service::Routes};
 
 const ORDER_PLACED: i32 = 1;
 const INVOICE_PAID: i32 = 2;
@@ -78,12 +84,14 @@ async fn billing(folder: &Path) -> Result<()> {
     service.follow("orders", consumer).await
 }
 
-/// What both services have: a database, a server that streams its events to others, and the address of that in a file.
+/// What both services have: a database, a server that streams its events to others and tells its health, and the address of
+/// that in a file.
 #[derive(Clone)]
 struct Service {
     folder: PathBuf,
     pool: SqlitePool,
     events: EventsTable<Sqlite>,
+    health: Health,
     stop: Arc<Notify>,
     _serving: Arc<JoinSet<Result<(), tonic::transport::Error>>>,
 }
@@ -95,14 +103,18 @@ impl Service {
         let events = EventsTable::open(&pool, "events").await?;
         let incoming = TcpIncoming::bind("127.0.0.1:0".parse()?)?;
         fs::write(folder.join(name), format!("http://{}", incoming.local_addr()?))?;
-        let service = Server::new().service(events.clone());
+        let own_health = Health::new();
+        let routes = Routes::from(Router::new().route("/health", get(health)).with_state(own_health.clone()));
+        let routes = routes.add_service(Server::new().service(events.clone()));
         let mut serving = JoinSet::new();
-        serving.spawn(Transport::builder().add_service(service).serve_with_incoming(incoming));
+        // Who asks for the health speaks HTTP/1, and gRPC is HTTP/2.
+        serving.spawn(Transport::builder().accept_http1(true).add_routes(routes).serve_with_incoming(incoming));
         let stop = Arc::new(Notify::new());
         let parent_gone = stop.clone();
         // A thread, because no runtime waits for it.
         thread::spawn(move || io::copy(&mut io::stdin(), &mut io::sink()).map(|_| parent_gone.notify_one()));
-        Ok(Self { folder: folder.to_owned(), pool, events, stop, _serving: Arc::new(serving) })
+        let (folder, _serving) = (folder.to_owned(), Arc::new(serving));
+        Ok(Self { folder, pool, events, health: own_health, stop, _serving })
     }
 
     /// In a real service the state changes in the same transaction, and an event that comes twice changes nothing.
@@ -117,7 +129,7 @@ impl Service {
     /// Consumes the events of the other service. While that is not there, tries again: nothing is missed.
     async fn follow(&self, other: &str, consumer: impl Consumer) -> Result<()> {
         let cursors = CursorsTable::open(&self.pool, "cursors").await?;
-        let mut spec = Spec::new(events_of(self.folder.join(other)), cursors, consumer);
+        let mut spec = Spec::new(events_of(self.folder.join(other)), cursors, consumer).health(&self.health);
         let mut stop = pin!(self.stop.notified());
         loop {
             let Err(end) = run_until(&mut spec, stop.as_mut()).await;
@@ -128,6 +140,11 @@ impl Service {
             }
         }
     }
+}
+
+async fn health(State(health): State<Health>) -> (StatusCode, Json<HealthReport>) {
+    let report = health.report();
+    (if report.healthy { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, Json(report))
 }
 
 /// The events of the service whose address is in this file, looked up whenever a stream is opened.

@@ -3,8 +3,11 @@
 use std::{
     io::{Read, Write},
     net::TcpStream,
-    time::Duration,
+    time::{Duration, Instant},
 };
+
+const DEADLINE: Duration = Duration::from_secs(60);
+const INTERVAL: Duration = Duration::from_millis(20);
 
 /// An answer: its status and its body.
 #[derive(Debug, PartialEq, Eq)]
@@ -24,4 +27,23 @@ pub(crate) fn request(address: &str, method: &str, path: &str) -> Answer {
     let (head, body) = text.split_once("\r\n\r\n").unwrap();
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();
     Answer { status, body: body.to_owned() }
+}
+
+/// Asks again and again until the answer is right.
+#[track_caller]
+pub(crate) fn eventually(address: &str, path: &str, right: impl Fn(&Answer) -> bool) {
+    let due = Instant::now() + DEADLINE;
+    loop {
+        let answer = request(address, "GET", path);
+        if right(&answer) {
+            return;
+        }
+        assert!(Instant::now() < due, "{path} still answers {answer:?}");
+        pause();
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "between two looks, outside of any runtime")]
+fn pause() {
+    std::thread::sleep(INTERVAL);
 }

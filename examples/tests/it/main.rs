@@ -5,4 +5,5 @@
 mod http;
 mod outbox;
 mod program;
+mod services;
 mod short;

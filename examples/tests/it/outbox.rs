@@ -1,36 +1,12 @@
 //! The web service: orders become events, and consumers react, fail, heal and stop.
 
-use std::time::{Duration, Instant};
-
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::{
-    http::{Answer, request},
+    http::{Answer, eventually, request},
     program::Program,
 };
-
-const DEADLINE: Duration = Duration::from_secs(60);
-const INTERVAL: Duration = Duration::from_millis(20);
-
-/// Asks again and again until the answer is right.
-#[track_caller]
-fn eventually(address: &str, path: &str, right: impl Fn(&Answer) -> bool) {
-    let due = Instant::now() + DEADLINE;
-    loop {
-        let answer = request(address, "GET", path);
-        if right(&answer) {
-            return;
-        }
-        assert!(Instant::now() < due, "{path} still answers {answer:?}");
-        pause();
-    }
-}
-
-#[expect(clippy::disallowed_methods, reason = "between two looks, outside of any runtime")]
-fn pause() {
-    std::thread::sleep(INTERVAL);
-}
 
 fn order(address: &str, product: &str, id: &str) {
     assert_eq!(request(address, "POST", &format!("/orders/{product}")), Answer { status: 200, body: id.to_owned() });
