@@ -1,8 +1,9 @@
 //! The database that a URL names, with a type for each kind.
 
-use std::{path::Path, time::Duration};
+use std::{error::Error, path::Path, time::Duration};
 
 use anyhow::{Context, Result, bail};
+use reflex_sql::Notify;
 use sqlx::{
     ConnectOptions, Connection, Database as Driver, MySqlPool, PgPool, Pool, SqlitePool,
     mysql::MySqlConnectOptions,
@@ -45,6 +46,13 @@ macro_rules! with_pool {
     };
 }
 pub(crate) use with_pool;
+
+/// Wakes the streams of other processes before this one ends. Those that cannot be told find the events by polling.
+pub(crate) async fn wake(notify: Notify) {
+    if let Err(error) = notify.send_and_wait().await {
+        tracing::warn!(error = &error as &dyn Error, "cannot wake other processes, which find the events by polling");
+    }
+}
 
 impl Database {
     /// Connects once, so that a database that is out of reach is known at once, and makes a pool.

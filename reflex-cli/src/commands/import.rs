@@ -7,13 +7,13 @@ use std::{
 use anyhow::{Context, Result, anyhow};
 use indicatif::ProgressBar;
 use reflex_core::NewEvent;
-use reflex_sql::{Dialect, EventsTable};
+use reflex_sql::{Dialect, EventsTable, Notify};
 use sqlx::Pool;
 use tokio::{sync::mpsc, task::JoinHandle};
 
 use crate::{
     args::ImportArgs,
-    database::{Database, IfMissing, with_pool},
+    database::{Database, IfMissing, wake, with_pool},
     interrupt::Interrupt,
     ndjson::{Batch, BatchOptions, parse_event, read_batches},
     output::Output,
@@ -49,8 +49,12 @@ async fn import<D: Dialect>(pool: &Pool<D>, args: &ImportArgs, interrupt: &Inter
     let options = BatchOptions { skip_lines: args.skip_lines, ..BatchOptions::new(args.batch_size as usize) };
     let (to, from) = mpsc::channel(READ_AHEAD);
     let reader = tokio::task::spawn_blocking(move || read_batches(input, options, |line, _| parse_event(line), &to));
-    let mut import = Import { pool, table, from, reader, bar, done: Done { events: 0, lines: args.skip_lines } };
+    let done = Done { events: 0, lines: args.skip_lines };
+    let mut import = Import { pool, table, from, reader, bar, done, committed: None };
     let result = import.run(interrupt).await;
+    if let Some(notify) = import.committed {
+        wake(notify).await;
+    }
     import.bar.finish_and_clear();
     let done = import.done;
     result.map(|()| done).map_err(|error| explain(error, &args.file, done))
@@ -103,6 +107,8 @@ struct Import<'a, D: Dialect> {
     reader: JoinHandle<Result<()>>,
     bar: ProgressBar,
     done: Done,
+    /// Of the last batch: what was sent for it may not be on its way yet.
+    committed: Option<Notify>,
 }
 
 impl<D: Dialect> Import<'_, D> {
@@ -139,7 +145,8 @@ impl<D: Dialect> Import<'_, D> {
         if let Err(error) = tx.commit().await {
             return Ok(Err(error));
         }
-        notify.send();
+        notify.clone().send();
+        self.committed = Some(notify);
         Ok(Ok(()))
     }
 }

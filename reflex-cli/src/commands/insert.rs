@@ -5,7 +5,7 @@ use sqlx::Pool;
 
 use crate::{
     args::InsertArgs,
-    database::{Database, IfMissing, with_pool},
+    database::{Database, IfMissing, wake, with_pool},
     exit::Usage,
     output::Output,
 };
@@ -43,6 +43,6 @@ async fn insert<D: Dialect>(pool: &Pool<D>, table: &str, event: NewEvent) -> Res
     let mut tx = pool.begin().await.context("begin a transaction")?;
     let notify = events.insert(&mut tx, event).await?;
     tx.commit().await.context("commit the event: whether it was inserted is not known")?;
-    notify.send();
+    wake(notify).await;
     Ok(())
 }

@@ -1,9 +1,15 @@
 //! The same on PostgreSQL and MariaDB.
 
-use serde_json::json;
-use sqlx::{Connection, Executor, MySqlConnection, PgConnection};
+use std::time::Duration;
 
-use crate::reflex::{Running, fail, objects, reflex, succeed, with_input};
+use futures_util::StreamExt;
+use reflex_core::{Metrics, StreamOptions};
+use reflex_sql::{EventsTable, EventsTableOptions};
+use serde_json::json;
+use sqlx::{Connection, Executor, MySqlConnection, PgConnection, PgPool};
+use tokio::time::{sleep, timeout};
+
+use crate::reflex::{PATIENCE, Running, fail, objects, reflex, succeed, with_input};
 
 /// A database of its own on a server, with the default tables.
 struct ServerDatabase {
@@ -120,6 +126,37 @@ fn lag_names_who_blocks_on_mariadb() {
     run(async {
         let connect = || MySqlConnection::connect(&database.url);
         check_blocked(&database, connect().await?, connect().await?).await
+    });
+}
+
+/// A stream that does not look by itself hears of what a command wrote that has ended since.
+#[test]
+#[ignore = "needs Postgres: cargo xtask test"]
+fn commands_wake_other_processes_before_they_end() {
+    let database = ServerDatabase::postgres("reflex_cli_wake_ups");
+    succeed(&mut database.reflex(&["migrate"]));
+    run(async {
+        let pool = PgPool::connect(&database.url).await?;
+        let metrics = Metrics::register(&prometheus::Registry::new()).unwrap();
+        let options = EventsTableOptions::new("events").poll_interval(Duration::from_secs(60 * 60)).metrics(&metrics);
+        let table = EventsTable::open(&pool, options).await.unwrap();
+        let mut stream = table.open_stream(StreamOptions::new()).await.unwrap().events;
+        let connected = metrics.events_table(&table.name()).wake_ups_connected;
+        let hears = async {
+            while connected.get() == 0 {
+                sleep(Duration::from_millis(1)).await;
+            }
+        };
+        timeout(PATIENCE, hears).await.expect("the stream listens");
+        for number in 0..5 {
+            succeed(&mut database.reflex(&["insert", "--type=1", &format!("--foreign-id={number}")]));
+            with_input(&mut database.reflex(&["import", "-"]), b"{\"type\":1,\"foreign_id\":\"imported\"}\n");
+            for expected in [&number.to_string(), "imported"] {
+                let event = timeout(PATIENCE, stream.next()).await.expect("the stream hears of it");
+                assert_eq!(event.unwrap().unwrap().foreign_id(), expected);
+            }
+        }
+        Ok(())
     });
 }
 
