@@ -1,5 +1,6 @@
 //! Faults of every kind, each against every database that knows it, under one load and one check: see [`drill`](drill::drill).
 
+mod another;
 mod clock;
 mod cursors;
 mod disk;
@@ -31,6 +32,7 @@ mod postgres {
     use test_servers::Postgres as Server;
 
     use super::{
+        another::another_server,
         clock::Clocks,
         cursors::Emptied,
         disk::disk_full,
@@ -62,6 +64,12 @@ mod postgres {
 
     #[tokio::test(flavor = "multi_thread")]
     #[ignore = "needs Postgres: cargo xtask test"]
+    async fn led_to_another_server() {
+        Box::pin(another_server::<Postgres, Server>()).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    #[ignore = "needs Postgres: cargo xtask test"]
     async fn server_restarted() {
         Box::pin(restarted::<Postgres, Server>()).await;
     }
@@ -84,6 +92,7 @@ mod mariadb {
     use test_servers::MariaDb as Server;
 
     use super::{
+        another::another_server,
         clock::Clocks,
         cursors::Emptied,
         disk::disk_full,
@@ -111,6 +120,12 @@ mod mariadb {
     #[ignore = "needs MariaDB: cargo xtask test"]
     async fn server_killed() {
         Box::pin(killed::<MySql, Server>()).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    #[ignore = "needs MariaDB: cargo xtask test"]
+    async fn led_to_another_server() {
+        Box::pin(another_server::<MySql, Server>()).await;
     }
 
     #[tokio::test(flavor = "multi_thread")]
