@@ -13,7 +13,7 @@ use tokio::{select, time::timeout};
 use crate::database::{Backend, Namespace, Result, with_tables};
 
 /// How long to wait for what has to happen.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// So many looks at the table by its reader must not make a stream deliver what it has to hold back.
 const LOOKS: u64 = 12;
