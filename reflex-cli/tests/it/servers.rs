@@ -148,10 +148,12 @@ fn commands_wake_other_processes_before_they_end() {
             }
         };
         timeout(PATIENCE, hears).await.expect("the stream listens");
-        for number in 0..5 {
-            succeed(&mut database.reflex(&["insert", "--type=1", &format!("--foreign-id={number}")]));
-            with_input(&mut database.reflex(&["import", "-"]), b"{\"type\":1,\"foreign_id\":\"imported\"}\n");
-            for expected in [&number.to_string(), "imported"] {
+        let lines: String = (0..20).map(|id| format!("{{\"type\":1,\"foreign_id\":\"{id}\"}}\n")).collect();
+        for _ in 0..5 {
+            succeed(&mut database.reflex(&["insert", "--type=1", "--foreign-id=inserted"]));
+            let output = with_input(&mut database.reflex(&["import", "-", "--batch-size=1"]), lines.as_bytes());
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            for expected in ["inserted".to_owned()].into_iter().chain((0..20).map(|id| id.to_string())) {
                 let event = timeout(PATIENCE, stream.next()).await.expect("the stream hears of it");
                 assert_eq!(event.unwrap().unwrap().foreign_id(), expected);
             }
