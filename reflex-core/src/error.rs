@@ -158,10 +158,15 @@ impl Error {
 
     /// Names the event, unless the error names one already.
     #[must_use]
-    pub fn at_event(mut self, event: &Event) -> Self {
+    pub fn at_event(self, event: &Event) -> Self {
+        self.at(event.id(), event.foreign_id())
+    }
+
+    /// Names an event by its ids, unless the error names one already.
+    pub(crate) fn at(mut self, event_id: &Cursor, foreign_id: &str) -> Self {
         if self.0.event_id.is_none() {
-            self.0.event_id = Some(event.id().clone());
-            self.0.foreign_id = Some(event.foreign_id().into());
+            self.0.event_id = Some(event_id.clone());
+            self.0.foreign_id = Some(foreign_id.into());
         }
         self
     }

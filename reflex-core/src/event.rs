@@ -146,8 +146,12 @@ impl Event {
     #[must_use]
     #[expect(clippy::missing_panics_doc, reason = "the bytes were copied from a str")]
     pub fn foreign_id(&self) -> &str {
-        let bytes = &self.data[..self.foreign_id_end as usize];
-        std::str::from_utf8(bytes).expect("the foreign id was copied from a str")
+        std::str::from_utf8(self.foreign_id_bytes()).expect("the foreign id was copied from a str")
+    }
+
+    /// The foreign id without the price of a check that it is text.
+    pub(crate) fn foreign_id_bytes(&self) -> &[u8] {
+        &self.data[..self.foreign_id_end as usize]
     }
 
     /// When it happened, by the clock of whoever recorded it.

@@ -122,6 +122,7 @@ pub async fn run_until<S: StreamFunc, C: CursorStore, K: Consumer>(
         cursors: &spec.cursors,
         consumer: &mut spec.consumer,
         lag: spec.options.lag,
+        foreign_id: Vec::new(),
         turn: 0,
         unflushed: false,
         done_at: None,
@@ -145,6 +146,9 @@ struct Engine<'a, C, K> {
     recorder: Recorder,
     watch: Watch,
     lag: Duration,
+    /// That of the event in hand, in case it fails. A clone of the event would cost more: where many consumers read the same
+    /// events, its count of references goes from core to core.
+    foreign_id: Vec<u8>,
     /// Events since everything else was looked at.
     turn: u32,
     /// Whether there may be a cursor or a metric to flush.
@@ -202,17 +206,18 @@ impl<C: CursorStore, K: Consumer> Engine<'_, C, K> {
                 return Ok(end);
             }
             let since = self.begin(&event);
+            let id = event.id().clone();
             let consumed = if tracing::enabled!(tracing::Level::DEBUG) {
                 // Boxed, so that the future is small where there is no span.
-                shutdown.attend(Box::pin(consume_in_span(self.consumer, event.clone())).as_mut()).await
+                shutdown.attend(Box::pin(consume_in_span(self.consumer, event)).as_mut()).await
             } else {
-                shutdown.attend(pin!(self.consumer.consume(event.clone()))).await
+                shutdown.attend(pin!(self.consumer.consume(event))).await
             };
             let done_at = self.consumed(since);
-            let progress = consumed.map_err(|error| Error::from_handler(error).at_event(&event))?;
-            if let Some(cursor) = self.reached(&progress, Some(event.id())) {
+            let progress = consumed.map_err(|error| self.in_hand(Error::from_handler(error), &id))?;
+            if let Some(cursor) = self.reached(&progress, Some(&id)) {
                 let set = shutdown.attend(pin!(self.cursors.set(&self.name, cursor))).await;
-                set.map_err(|error| error.at_event(&event))?;
+                set.map_err(|error| self.in_hand(error, &id))?;
                 self.watch.settled(cursor);
             }
             if done_at.since(since) > SLOW {
@@ -309,6 +314,8 @@ impl<C: CursorStore, K: Consumer> Engine<'_, C, K> {
     /// Notes that an event is about to be consumed, and returns when.
     fn begin(&mut self, event: &Event) -> Moment {
         self.unflushed = true;
+        self.foreign_id.clear();
+        self.foreign_id.extend_from_slice(event.foreign_id_bytes());
         let since = self.done_at.take().unwrap_or_else(|| self.clock.now());
         self.recorder.begin(event.timestamp(), since);
         self.watch.begin(event, since);
@@ -331,6 +338,11 @@ impl<C: CursorStore, K: Consumer> Engine<'_, C, K> {
         let progress = shutdown.attend(pin!(self.consumer.advance())).await.map_err(Error::from_handler)?;
         self.watch.took_long();
         self.settle(progress, shutdown).await
+    }
+
+    /// Names the event in hand.
+    fn in_hand(&self, error: Error, id: &Cursor) -> Error {
+        error.at(id, &String::from_utf8_lossy(&self.foreign_id))
     }
 
     /// How far the cursor may move.
