@@ -26,7 +26,7 @@ use crate::{
 const FIRST_ROWS: u32 = 1_000;
 /// A connection that others wait for is given back after about so many rows.
 const ROWS_PER_TURN: u32 = 50_000;
-/// A query on a connection of the caller asks for no more rows than this.
+/// One of the caller after so many; no query on it asks for more.
 const ROWS_OF_CALLER: u32 = 10_000;
 /// All readings of a table together aim at this many bytes of events, and each at no more than half of them.
 const TOTAL_BYTES: usize = 32 << 20;
@@ -207,7 +207,8 @@ impl<D: Dialect> Reader<D> {
         loop {
             let outcome = self.query(&mut conn).await?;
             rows += outcome.rows;
-            let go_on = !D::SHARES_POOL && self.more && rows < ROWS_PER_TURN && self.is_wanted();
+            let most = if D::SHARES_POOL { ROWS_OF_CALLER } else { ROWS_PER_TURN };
+            let go_on = self.more && rows < most && self.is_wanted();
             if outcome.abandoned {
                 return Ok(outcome);
             }
