@@ -26,7 +26,7 @@ const MEGABYTES: usize = 10;
 const EVENTS: usize = 24;
 
 /// A page in hand, one that is read ahead, the ring, and what the process has anyway. All events come to 480 MB.
-const MOST_MEGABYTES: u64 = 220;
+const MOST_MEGABYTES: u64 = 250;
 
 /// So that the events of a half do not fit.
 const RING_BYTES: usize = 16 << 20;
