@@ -60,6 +60,7 @@ mod memory_dead_letters;
 mod metrics;
 mod run;
 mod shutdown;
+mod span;
 mod span_context;
 mod spec;
 mod stream;

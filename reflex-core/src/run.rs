@@ -7,21 +7,20 @@ use std::{
     time::Duration,
 };
 
-use futures_core::Stream;
-use tokio::{
-    select,
-    time::{Instant, sleep, sleep_until, timeout},
-};
-use tracing::Instrument;
-
 use crate::{
-    Consumer, Cursor, CursorStore, Error, Event, HandlerError, Metrics, Opened, Progress, Result, Spec, StreamFunc,
+    Consumer, Cursor, CursorStore, Error, Event, Metrics, Opened, Progress, Result, Spec, StreamFunc,
     clock::{Clock, Moment},
     health::{Ending, Watch},
     metrics::Recorder,
     shutdown::Request,
+    span::consume_in_span,
     spec::SpecOptions,
     stream::time_left,
+};
+use futures_core::Stream;
+use tokio::{
+    select,
+    time::{Instant, sleep, sleep_until, timeout},
 };
 
 /// A stream that yielded nothing for this long is idle: delayed cursors are written.
@@ -436,29 +435,6 @@ fn ending(error: &Error, asked: bool) -> Ending {
         error if error.is_expected() => Ending::Expected,
         _ => Ending::Failed,
     }
-}
-
-async fn consume_in_span<K: Consumer>(consumer: &mut K, event: Event) -> Result<Progress, HandlerError> {
-    let span = consume_span(consumer.name(), &event);
-    consumer.consume(event).instrument(span).await
-}
-
-/// The span of one event; its parent in the trace is the producer's span.
-fn consume_span(consumer: &str, event: &Event) -> tracing::Span {
-    let context = event.span_context();
-    let span = tracing::debug_span!(
-        "consume",
-        consumer,
-        event_id = %event.id(),
-        foreign_id = event.foreign_id(),
-        trace_id = context.map(|context| format!("{:032x}", context.trace_id())),
-        parent_span_id = context.map(|context| format!("{:016x}", context.span_id())),
-    );
-    #[cfg(feature = "opentelemetry")]
-    if let Some(context) = &context {
-        crate::telemetry::continue_trace(&span, context);
-    }
-    span
 }
 
 /// The next item; notes it where there is none yet.
