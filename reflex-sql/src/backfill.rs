@@ -9,14 +9,16 @@ use tokio::{
     select,
     sync::{Notify, watch},
     task::JoinSet,
-    time::{Duration, sleep},
+    time::{Duration, Instant, sleep, timeout},
 };
 
 use crate::{
     Result,
     dialect::Dialect,
     error::{Error, Problem},
+    pack::{Member, Pack},
     page::Range,
+    state::Reached,
     table::{Lease, Table},
     tail::{Status, Tail},
     window::{Chunk, Chunker, Found, Window},
@@ -58,7 +60,8 @@ struct Told {
 #[derive(Debug)]
 struct Shared {
     window: Mutex<Window>,
-    /// Rung when a stream has taken something or waits.
+    pack: Pack,
+    /// Rung when a stream has taken something, waits or leaves.
     demand: Notify,
 }
 
@@ -102,7 +105,8 @@ fn farthest(readings: &[Weak<Reading>], is_fit: impl Fn(&Window) -> bool) -> Opt
 
 impl Reading {
     fn start<D: Dialect>(table: Arc<Table<D>>, tail: Arc<Tail>, position: i64) -> Self {
-        let shared = Arc::new(Shared { window: Mutex::new(Window::new(position)), demand: Notify::new() });
+        let window = Mutex::new(Window::new(position));
+        let shared = Arc::new(Shared { window, pack: Pack::default(), demand: Notify::new() });
         let (tell, told) = watch::channel(Told::default());
         let rows = FIRST_ROWS.min(table.options.page_size);
         let status = tail.status();
@@ -119,20 +123,25 @@ impl Reading {
         found
     }
 
-    /// To be told of changes.
-    pub(crate) fn listen(&self) -> Listener {
-        Listener(self.told.clone())
+    /// Lets a stream, which shows how far it is, follow the reading.
+    pub(crate) fn join(&self, reached: &Reached) -> Listener {
+        self.shared.pack.join(reached);
+        Listener { told: self.told.clone(), shared: self.shared.clone(), reached: reached.clone() }
     }
 }
 
-/// Hears of the changes of a reading.
+/// Hears of the changes of a reading, for a stream that follows it.
 #[derive(Debug)]
-pub(crate) struct Listener(watch::Receiver<Told>);
+pub(crate) struct Listener {
+    told: watch::Receiver<Told>,
+    shared: Arc<Shared>,
+    reached: Reached,
+}
 
 impl Listener {
     /// Counts what changed up to here as heard. Fails if the reading did.
     pub(crate) fn heard(&mut self) -> Result<()> {
-        match &self.0.borrow_and_update().failed {
+        match &self.told.borrow_and_update().failed {
             Some(error) => Err(error.clone()),
             None => Ok(()),
         }
@@ -140,7 +149,14 @@ impl Listener {
 
     /// Waits for the next change. Returns false if the reader is gone.
     pub(crate) async fn changed(&mut self) -> bool {
-        self.0.changed().await.is_ok()
+        self.told.changed().await.is_ok()
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.shared.pack.leave(&self.reached);
+        self.shared.demand.notify_one();
     }
 }
 
@@ -189,9 +205,27 @@ impl<D: Dialect> Reader<D> {
             while !self.is_wanted() {
                 self.shared.demand.notified().await;
             }
+            self.wait_for_the_last().await;
             let outcome = self.take_turn().await?;
             self.wait_for_proof(&outcome).await?;
         }
+    }
+
+    /// Lets those come up whom the next query could push out of the window: they would have to read by themselves.
+    async fn wait_for_the_last(&self) {
+        while let Some(last) = self.last_in_danger() {
+            let began = Instant::now();
+            // Without an answer the patience is over.
+            let _ = timeout(last.patience, self.shared.demand.notified()).await;
+            self.shared.pack.waited_for(&last, began.elapsed());
+        }
+    }
+
+    fn last_in_danger(&self) -> Option<Member> {
+        let share = self.tail.backfill.share();
+        let window = self.shared.window();
+        let last = self.shared.pack.last(window.start())?;
+        window.loses(last.position(), share / 2, share).then_some(last)
     }
 
     /// Queries on one connection, as long as the streams keep up.
@@ -208,7 +242,7 @@ impl<D: Dialect> Reader<D> {
             let outcome = self.query(&mut conn).await?;
             rows += outcome.rows;
             let most = if D::SHARES_POOL { ROWS_OF_CALLER } else { ROWS_PER_TURN };
-            let go_on = self.more && rows < most && self.is_wanted();
+            let go_on = self.more && rows < most && self.is_wanted() && self.last_in_danger().is_none();
             if outcome.abandoned {
                 return Ok(outcome);
             }

@@ -132,7 +132,7 @@ impl<D: Dialect> Follower<D> {
     }
 
     fn follow(&mut self, reading: Arc<Reading>) {
-        let listener = reading.listen();
+        let listener = reading.join(&self.reached);
         self.followed = Some((reading, listener));
     }
 

@@ -73,6 +73,7 @@ mod follower;
 mod frontier;
 mod names;
 mod options;
+mod pack;
 mod page;
 mod position;
 mod ring;

@@ -56,6 +56,18 @@ impl Window {
         self.end
     }
 
+    /// Everything up to here is not in it.
+    pub(crate) fn start(&self) -> i64 {
+        self.start
+    }
+
+    /// Whether `more` bytes at its end could push out what follows `position`.
+    pub(crate) fn loses(&self, position: i64, more: usize, max_bytes: usize) -> bool {
+        let at = self.chunks.partition_point(|chunk| chunk.last <= position);
+        let kept: usize = self.chunks.range(at..).map(|chunk| chunk.bytes).sum();
+        kept + more > max_bytes
+    }
+
     /// Whether events after this position are here, or will be the next to come.
     pub(crate) fn covers(&self, position: i64) -> bool {
         (self.start..=self.end).contains(&position)
@@ -203,6 +215,17 @@ mod tests {
         }
         assert!(matches!(window.after(1), Found::Outside));
         assert_eq!(ids(window.after(2)), [3, 4]);
+    }
+
+    #[test]
+    fn what_follows_a_stream_fits_or_is_lost() {
+        let mut window = Window::new(0);
+        window.push(chunk(1..=2), usize::MAX);
+        window.push(chunk(3..=4), usize::MAX);
+        let loses = |position, most| window.loses(position, size(3), size(most));
+        assert_eq!((loses(0, 7), loses(0, 6)), (false, true));
+        assert_eq!((loses(2, 5), loses(2, 4)), (false, true));
+        assert_eq!((loses(4, 3), loses(4, 2)), (false, true));
     }
 
     #[test]
