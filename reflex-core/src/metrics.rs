@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use crate::{
     Error, Monitoring, Result,
-    clock::{Clock, Moment, nanos},
+    clock::{Clock, Lap, Moment, nanos},
 };
 
 /// How long recorded values may wait before they reach the registry, while events keep coming.
@@ -564,10 +564,14 @@ impl Recorder {
         }
     }
 
-    /// Notes how long the event took.
-    #[inline]
-    pub(crate) fn consumed(&mut self, latency: Duration) {
-        self.latency.observe(seconds(latency));
+    /// Notes how long events took.
+    pub(crate) fn consumed(&mut self, lap: Lap) {
+        let took = seconds(lap.took);
+        let (each, last) = if lap.by_the_last { (0.0, took) } else { (took / f64::from(lap.events), 0.0) };
+        for _ in 1..lap.events {
+            self.latency.observe(each);
+        }
+        self.latency.observe(each + last);
     }
 
     pub(crate) fn skipped(&self) {

@@ -9,7 +9,7 @@ use std::{
 
 use crate::{
     Consumer, Cursor, CursorStore, Error, Event, Metrics, Opened, Progress, Result, Spec, StreamFunc,
-    clock::{Clock, Moment},
+    clock::{Clock, Lap, Laps},
     health::{Ending, Watch},
     metrics::Recorder,
     shutdown::Request,
@@ -20,6 +20,7 @@ use crate::{
 use futures_core::Stream;
 use tokio::{
     select,
+    task::yield_now,
     time::{Instant, sleep, sleep_until, timeout},
 };
 
@@ -31,6 +32,9 @@ const FLUSH_DEADLINE: Duration = Duration::from_secs(10);
 
 /// While events keep coming, everything else is looked at after this many.
 const EVENTS_PER_TURN: u32 = 32;
+
+/// After so many turns other tasks are let in, and the runtime looks at its sockets: who reads the events may wait for one.
+const TURNS_PER_YIELD: u32 = 16;
 
 /// After an event that took longer than this, everything else is looked at as well.
 const SLOW: Duration = Duration::from_millis(1);
@@ -116,15 +120,15 @@ pub async fn run_until<S: StreamFunc, C: CursorStore, K: Consumer>(
     let mut engine = Engine {
         recorder: Recorder::new(metrics, consumer.clone(), spec.consumer.monitoring(), clock),
         watch: Watch::start(spec.track.clone(), clock),
-        clock,
+        laps: Laps::new(clock),
         name: consumer,
         cursors: &spec.cursors,
         consumer: &mut spec.consumer,
         lag: spec.options.lag,
         foreign_id: Vec::new(),
         turn: 0,
+        turns: 0,
         unflushed: false,
-        done_at: None,
         idle_at: None,
     };
     let shutdown = pin!(shutdown);
@@ -141,7 +145,7 @@ struct Engine<'a, C, K> {
     name: Arc<str>,
     cursors: &'a C,
     consumer: &'a mut K,
-    clock: Clock,
+    laps: Laps,
     recorder: Recorder,
     watch: Watch,
     lag: Duration,
@@ -150,10 +154,10 @@ struct Engine<'a, C, K> {
     foreign_id: Vec<u8>,
     /// Events since everything else was looked at.
     turn: u32,
+    /// Turns since other tasks were let in.
+    turns: u32,
     /// Whether there may be a cursor or a metric to flush.
     unflushed: bool,
-    /// When the last event was done, if nothing was waited for since: a reading of the clock that the next one can use.
-    done_at: Option<Moment>,
     /// When the stream counts as idle; `None` until it has nothing to yield.
     idle_at: Option<Instant>,
 }
@@ -172,7 +176,9 @@ impl<C: CursorStore, K: Consumer> Engine<'_, C, K> {
             opened = self.open(stream, options) => opened?,
         };
         self.watch.opened(opened.status);
-        let end = self.consume_all(pin!(opened.events), shutdown).await?;
+        let end = self.consume_all(pin!(opened.events), shutdown).await;
+        self.rest();
+        let end = end?;
         if end.is_stopped() || end.is_head_reached() || end.is_ended() {
             self.watch.busy();
             let progress = shutdown.attend(pin!(self.consumer.drain())).await.map_err(Error::from_handler)?;
@@ -204,7 +210,7 @@ impl<C: CursorStore, K: Consumer> Engine<'_, C, K> {
             {
                 return Ok(end);
             }
-            let since = self.begin(&event);
+            self.begin(&event);
             let id = event.id().clone();
             let consumed = if tracing::enabled!(tracing::Level::DEBUG) {
                 // Boxed, so that the future is small where there is no span.
@@ -212,18 +218,20 @@ impl<C: CursorStore, K: Consumer> Engine<'_, C, K> {
             } else {
                 shutdown.attend(pin!(self.consumer.consume(event))).await
             };
-            let done_at = self.consumed(since);
+            let slow = self.consumed(shutdown.has_waited() || consumed.is_err());
             let progress = consumed.map_err(|error| self.in_hand(Error::from_handler(error), &id))?;
             if let Some(cursor) = self.reached(&progress, Some(&id)) {
                 let set = shutdown.attend(pin!(self.cursors.set(&self.name, cursor))).await;
                 set.map_err(|error| self.in_hand(error, &id))?;
                 self.watch.settled(cursor);
+                if shutdown.has_waited() {
+                    self.interrupted();
+                }
             }
-            if done_at.since(since) > SLOW {
+            if slow {
                 self.turn = EVENTS_PER_TURN;
-                tokio::task::yield_now().await;
-            } else if !shutdown.has_waited() {
-                self.done_at = Some(done_at);
+                self.rest();
+                yield_now().await;
             }
         }
     }
@@ -267,9 +275,12 @@ impl<C: CursorStore, K: Consumer> Engine<'_, C, K> {
         mut events: Pin<&mut S>,
         shutdown: &mut Request<'_, impl Future<Output = ()>>,
     ) -> Result<Result<Event>> {
-        self.done_at = None;
+        self.rest();
         if self.turn >= EVENTS_PER_TURN {
-            tokio::task::coop::consume_budget().await;
+            self.turns = (self.turns + 1) % TURNS_PER_YIELD;
+            if self.turns == 0 {
+                yield_now().await;
+            }
         }
         loop {
             self.turn = 0;
@@ -295,7 +306,7 @@ impl<C: CursorStore, K: Consumer> Engine<'_, C, K> {
         left: Duration,
         shutdown: &mut Request<'_, impl Future<Output = ()>>,
     ) -> Result<Result<()>> {
-        self.done_at = None;
+        self.rest();
         let mut due = pin!(sleep(left));
         let idle_at = Instant::now() + IDLE;
         loop {
@@ -310,26 +321,43 @@ impl<C: CursorStore, K: Consumer> Engine<'_, C, K> {
         }
     }
 
-    /// Notes that an event is about to be consumed, and returns when.
-    fn begin(&mut self, event: &Event) -> Moment {
+    /// Notes that an event is about to be consumed.
+    fn begin(&mut self, event: &Event) {
         self.unflushed = true;
         self.foreign_id.clear();
         self.foreign_id.extend_from_slice(event.foreign_id_bytes());
-        let since = self.done_at.take().unwrap_or_else(|| self.clock.now());
-        self.recorder.begin(event.timestamp(), since);
-        self.watch.begin(event, since);
-        since
+        let at = self.laps.begin();
+        self.recorder.begin(event.timestamp(), at);
+        self.watch.begin(event, at);
     }
 
-    /// Notes that an event was consumed, and returns when.
-    fn consumed(&mut self, since: Moment) -> Moment {
-        let done_at = self.clock.now();
-        let took = done_at.since(since);
-        self.recorder.consumed(took);
-        if took > SLOW {
+    /// Notes that an event was consumed. Returns whether that took long.
+    fn consumed(&mut self, waited: bool) -> bool {
+        let lap = self.laps.end(waited);
+        let slow = lap.is_some_and(|lap| lap.took > SLOW);
+        self.record(lap);
+        if slow {
             self.watch.took_long();
         }
-        done_at
+        slow
+    }
+
+    /// Notes that the time that comes belongs to no event.
+    fn rest(&mut self) {
+        let lap = self.laps.stop();
+        self.record(lap);
+    }
+
+    /// Notes that the time since the last event belongs to none.
+    fn interrupted(&mut self) {
+        let lap = self.laps.interrupted();
+        self.record(lap);
+    }
+
+    fn record(&mut self, lap: Option<Lap>) {
+        if let Some(lap) = lap {
+            self.recorder.consumed(lap);
+        }
     }
 
     async fn advance(&mut self, shutdown: &mut Request<'_, impl Future<Output = ()>>) -> Result<()> {

@@ -47,6 +47,18 @@ async fn a_run_that_fails_keeps_its_lag_and_counts_an_error() {
 }
 
 #[tokio::test]
+async fn every_event_is_counted_however_quick() {
+    let scrape = Scrape::new();
+    for events in [1, 7, 8, 9, 100] {
+        let name = format!("of-{events}");
+        let spec = Spec::new(filled(events), MemoryCursors::new(), ScriptedConsumer::new(&name));
+        assert!(run(&mut spec.metrics(&scrape.metrics).to_head()).await.unwrap_err().is_head_reached());
+        let count = scrape.consumer("reflex_consumer_latency_seconds_count", &name);
+        assert_eq!(count, Some(events as f64));
+    }
+}
+
+#[tokio::test]
 async fn a_run_that_fails_or_is_dropped_shows_its_last_event() {
     let scrape = Scrape::new();
     let two = || {
