@@ -50,6 +50,7 @@ mod consumer;
 mod cursor;
 mod cursors;
 mod dead_letters;
+mod ends;
 mod error;
 mod event;
 pub mod filters;

@@ -1,3 +1,5 @@
+mod recorder;
+
 use std::{
     collections::HashMap,
     fmt,
@@ -5,24 +7,16 @@ use std::{
     time::Duration,
 };
 
-use chrono::{DateTime, Utc};
 use prometheus::{
     Counter, CounterVec, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
     IntGaugeVec, Opts, Registry,
     core::{Collector, Desc},
-    local::LocalHistogram,
     proto::MetricFamily,
 };
-
 use tokio::time::Instant;
 
-use crate::{
-    Error, Monitoring, Result,
-    clock::{Clock, Lap, Moment, nanos},
-};
-
-/// How long recorded values may wait before they reach the registry, while events keep coming.
-const FLUSH_INTERVAL: Duration = Duration::from_millis(100);
+pub(crate) use self::recorder::Recorder;
+use crate::{Error, Result};
 
 const AGE_BUCKETS: &[f64] = &[0.1, 0.5, 1.0, 5.0, 10.0, 50.0, 100.0, 500.0, 1_000.0, 10_000.0, 50_000.0, 100_000.0];
 const LATENCY_BUCKETS: &[f64] = &[0.01, 0.1, 1.0, 5.0, 10.0, 60.0, 300.0];
@@ -477,153 +471,4 @@ impl Collector for ActiveConsumers {
         }
         self.gauges.collect()
     }
-}
-
-/// Records what happens to one consumer during one run, and hands it to the registry now and then.
-pub(crate) struct Recorder {
-    metrics: Metrics,
-    consumer: Arc<str>,
-    monitoring: Monitoring,
-    age: LocalHistogram,
-    latency: LocalHistogram,
-    skipped: IntCounter,
-    from_future: IntCounter,
-    clock: Clock,
-    wall: Wall,
-    last: Option<LastEvent>,
-    /// Before the first event nothing is flushed.
-    is_fresh: bool,
-}
-
-struct LastEvent {
-    lag: f64,
-    at: Moment,
-}
-
-/// The wall clock, read once; until it is read again, time on it passes as on the clock of the run.
-struct Wall {
-    read_at: Moment,
-    /// In microseconds, which are subtracted more cheaply than a date.
-    micros: i64,
-}
-
-impl Wall {
-    fn read(clock: Clock) -> Self {
-        Self { read_at: clock.now(), micros: Utc::now().timestamp_micros() }
-    }
-
-    /// Seconds from `timestamp` to `at`; negative if the timestamp is in the future.
-    fn age(&self, timestamp: DateTime<Utc>, at: Moment) -> f64 {
-        let until_read = (self.micros - timestamp.timestamp_micros()) as f64 * 1e-6;
-        until_read + seconds(at.since(self.read_at))
-    }
-}
-
-impl Recorder {
-    pub(crate) fn new(metrics: Metrics, consumer: Arc<str>, monitoring: Monitoring, clock: Clock) -> Self {
-        let label: &[&str] = &[&consumer];
-        let families = &*metrics.0;
-        // The series exist from the start of a run, so that a consumer without events is seen too.
-        families.lag.with_label_values(label);
-        families.errors.with_label_values(label);
-        families.dead_lettered.with_label_values(label);
-        if monitoring.lag_alert.is_some() {
-            families.lag_alert.with_label_values(label);
-        }
-        if let Some(ttl) = monitoring.activity_ttl {
-            families.active.watch(&consumer, ttl);
-        }
-        Self {
-            age: families.age.with_label_values(label).local(),
-            latency: families.latency.with_label_values(label).local(),
-            skipped: families.skipped.with_label_values(label),
-            from_future: families.from_future.with_label_values(label),
-            clock,
-            wall: Wall::read(clock),
-            last: None,
-            is_fresh: true,
-            metrics,
-            consumer,
-            monitoring,
-        }
-    }
-
-    /// Notes that the consumer is about to get an event.
-    #[inline]
-    pub(crate) fn begin(&mut self, timestamp: DateTime<Utc>, at: Moment) {
-        let age = self.wall.age(timestamp, at);
-        if age < 0.0 {
-            self.from_future.inc();
-        }
-        let lag = age.max(0.0);
-        self.age.observe(lag);
-        self.last = Some(LastEvent { lag, at });
-        // Before the event is consumed, so that a consumer that is stuck shows what it is stuck on.
-        if self.is_fresh || at.since(self.wall.read_at) >= FLUSH_INTERVAL {
-            self.flush();
-        }
-    }
-
-    /// Notes how long events took.
-    pub(crate) fn consumed(&mut self, lap: Lap) {
-        let took = seconds(lap.took);
-        let (each, last) = if lap.by_the_last { (0.0, took) } else { (took / f64::from(lap.events), 0.0) };
-        for _ in 1..lap.events {
-            self.latency.observe(each);
-        }
-        self.latency.observe(each + last);
-    }
-
-    pub(crate) fn skipped(&self) {
-        self.skipped.inc();
-    }
-
-    pub(crate) fn failed(&self) {
-        self.metrics.0.errors.with_label_values(&[&*self.consumer]).inc();
-    }
-
-    pub(crate) fn flush(&mut self) {
-        self.age.flush();
-        self.latency.flush();
-        if let Some(last) = self.last.take() {
-            self.show(&last);
-        }
-        self.wall = Wall::read(self.clock);
-        self.is_fresh = false;
-    }
-
-    fn show(&self, last: &LastEvent) {
-        let label: &[&str] = &[&self.consumer];
-        let families = &*self.metrics.0;
-        families.lag.with_label_values(label).set(last.lag);
-        if let Some(threshold) = self.monitoring.lag_alert {
-            let alert = last.lag > threshold.as_secs_f64();
-            families.lag_alert.with_label_values(label).set(alert.into());
-        }
-        if self.monitoring.activity_ttl.is_some() {
-            families.active.mark(&self.consumer, self.clock.instant(last.at));
-        }
-    }
-
-    /// Takes the lag of a consumer that ended as intended out of the registry, so that it cannot raise an alert. One that
-    /// failed keeps it.
-    pub(crate) fn retire(&mut self) {
-        self.flush();
-        let label: &[&str] = &[&self.consumer];
-        let families = &*self.metrics.0;
-        // Both are gone already if another run of the same name ended before.
-        let _ = families.lag.remove_label_values(label);
-        let _ = families.lag_alert.remove_label_values(label);
-    }
-}
-
-impl Drop for Recorder {
-    fn drop(&mut self) {
-        self.flush();
-    }
-}
-
-/// Without the division of `as_secs_f64`, which is no more exact than a bucket needs.
-fn seconds(duration: Duration) -> f64 {
-    nanos(duration) as f64 * 1e-9
 }

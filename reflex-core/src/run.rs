@@ -10,7 +10,8 @@ use std::{
 use crate::{
     Consumer, Cursor, CursorStore, Error, Event, Metrics, Opened, Progress, Result, Spec, StreamFunc,
     clock::{Clock, Lap, Laps},
-    health::{Ending, Watch},
+    ends,
+    health::Watch,
     metrics::Recorder,
     shutdown::Request,
     span::consume_in_span,
@@ -136,7 +137,7 @@ pub async fn run_until<S: StreamFunc, C: CursorStore, K: Consumer>(
     let ended = requested.scope(engine.follow(&spec.stream, &spec.options, &mut request)).await;
     let error = request.attend(pin!(engine.close(ended))).await;
     let error = error.in_consumer(&engine.name);
-    engine.watch.ended(&error, ending(&error, request.is_asked()));
+    engine.watch.ended(&error, ends::ending(&error, request.is_asked()));
     Err(error)
 }
 
@@ -415,53 +416,15 @@ impl<C: CursorStore, K: Consumer> Engine<'_, C, K> {
                 format!("no answer within {} s", FLUSH_DEADLINE.as_secs()),
             )),
         };
-        let error = self.most_telling(end, stopped);
-        let error = self.most_telling(error, flushed);
-        if as_intended(&error) {
+        let error = ends::most_telling(&self.name, end, stopped);
+        let error = ends::most_telling(&self.name, error, flushed);
+        if ends::as_intended(&error) {
             self.recorder.retire();
         } else {
-            self.report(&error);
+            self.recorder.failed();
+            ends::report(&self.name, &error);
         }
         error
-    }
-
-    fn most_telling(&self, end: Error, closed: Result<()>) -> Error {
-        match closed {
-            Ok(()) => end,
-            Err(closing) if as_intended(&end) => closing,
-            Err(closing) => {
-                tracing::error!(
-                    consumer = %self.name,
-                    error = &closing as &dyn std::error::Error,
-                    "closing the run failed as well"
-                );
-                end
-            }
-        }
-    }
-
-    fn report(&self, error: &Error) {
-        self.recorder.failed();
-        tracing::error!(
-            consumer = %self.name,
-            event_id = error.event_id().map(tracing::field::display),
-            foreign_id = error.foreign_id(),
-            error = error as &dyn std::error::Error,
-            "the run ended"
-        );
-    }
-}
-
-fn as_intended(error: &Error) -> bool {
-    error.is_expected() || error.is_head_reached()
-}
-
-/// What the end of a run means; `asked` is whether the service asked for it.
-fn ending(error: &Error, asked: bool) -> Ending {
-    match error {
-        error if error.is_head_reached() || (asked && error.is_stopped()) => Ending::Intended,
-        error if error.is_expected() => Ending::Expected,
-        _ => Ending::Failed,
     }
 }
 
