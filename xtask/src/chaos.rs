@@ -55,8 +55,7 @@ pub(crate) fn run(runner: &Runner, minutes: u64, json: bool) -> Result<()> {
 fn tests(runner: &Runner) -> Result<Vec<String>> {
     let mut cargo = runner.cargo();
     cargo.args(TEST).args(["--", "--list", "--include-ignored"]).args(FILTERS);
-    let listed = runner.output(&mut cargo)?.stdout;
-    let listed = String::from_utf8(listed).context("names of tests are text")?;
+    let listed = String::from_utf8(runner.output(&mut cargo)?).context("names of tests are text")?;
     Ok(listed.lines().filter_map(|line| line.strip_suffix(": test")).map(str::to_owned).collect())
 }
 

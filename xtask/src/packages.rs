@@ -19,7 +19,7 @@ pub(crate) struct Package {
 pub(crate) fn published(runner: &Runner) -> Result<Vec<Package>> {
     let mut cargo = runner.cargo();
     let output = runner.output(cargo.args(["metadata", "--no-deps", "--format-version=1"]))?;
-    parse(&output.stdout).context("read the output of `cargo metadata`")
+    parse(&output).context("read the output of `cargo metadata`")
 }
 
 #[derive(Deserialize)]

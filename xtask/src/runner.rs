@@ -1,8 +1,9 @@
 //! Running other programs so that a signal ends them and leaves time to clean up.
 
 use std::env;
+use std::io::Read;
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
@@ -50,23 +51,16 @@ impl Runner {
     pub(crate) fn run(&self, command: &mut Command) -> Result<()> {
         let line = format!("{command:?}");
         let mut child = self.spawn(command).with_context(|| format!("run {line}"))?;
-        let status = self.wait(&mut child).with_context(|| format!("run {line}"))?;
-        self.check()?;
-        if !status.success() {
-            bail!("{line} failed: {status}");
-        }
-        Ok(())
+        self.succeed(&mut child).with_context(|| format!("run {line}"))
     }
 
-    /// Runs a program to its end and returns what it writes to its standard output.
-    pub(crate) fn output(&self, command: &mut Command) -> Result<Output> {
+    /// Runs a program to its end and returns what it writes to its standard output; an error unless it succeeds.
+    pub(crate) fn output(&self, command: &mut Command) -> Result<Vec<u8>> {
         let line = format!("{command:?}");
-        let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output();
-        let output = output.with_context(|| format!("run {line}"))?;
-        self.check()?;
-        if !output.status.success() {
-            bail!("{line} failed: {}", output.status);
-        }
+        let mut child = self.spawn(command.stdout(Stdio::piped())).with_context(|| format!("run {line}"))?;
+        let mut output = Vec::new();
+        let read = child.stdout.take().map(|mut stdout| stdout.read_to_end(&mut output)).transpose();
+        self.succeed(&mut child).and(read.map_err(Into::into)).with_context(|| format!("run {line}"))?;
         Ok(output)
     }
 
@@ -95,6 +89,15 @@ impl Runner {
         let child = command.process_group(0).stdin(Stdio::null()).spawn()?;
         state.group = Some(Pid::from_child(&child));
         Ok(child)
+    }
+
+    fn succeed(&self, child: &mut Child) -> Result<()> {
+        let status = self.wait(child)?;
+        self.check()?;
+        if !status.success() {
+            bail!("it failed: {status}");
+        }
+        Ok(())
     }
 
     /// Forgets the group before the child is reaped, while its id cannot be anybody else's.

@@ -93,6 +93,16 @@ echo >> "$REFLEX_CHAOS_REPORT"; case "$*" in *two) exit 1;; esac"#,
 }
 
 #[test]
+fn chaos_stops_on_a_signal_with_what_it_asks() {
+    let place = Place::new(NEVER_ENDS);
+    let mut task = place.command("chaos").envs(URLS.map(|url| (url, "from-outside"))).spawn().unwrap();
+    poll("cargo to start", || place.read("cargo.pid").ends_with('\n'));
+    kill_process(Pid::from_child(&task), Signal::TERM).unwrap();
+    assert!(!end(&mut task).success());
+    assert!(!Path::new("/proc").join(place.read("cargo.pid").trim()).exists());
+}
+
+#[test]
 #[ignore = "needs Postgres and MariaDB: cargo xtask test"]
 fn bench_runs_with_servers_of_its_own() {
     let place = Place::new(r#"env > "$PLACE/env"; echo "$*" >> "$PLACE/args""#);
