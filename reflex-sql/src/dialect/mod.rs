@@ -37,9 +37,9 @@ macro_rules! common_operations {
         async fn backlog(conn: &mut $connection, sql: &EventsSql, after: i64) -> Result<Backlog> {
             let attempted = format!("count the events of table `{}` after id {after}", sql.table);
             let row = sqlx::query(sql.backlog.clone()).bind(after).fetch_one(conn).await;
-            let row = row.map_err(Problem::database(attempted))?;
-            let events: i64 = row.get(0);
-            Ok(Backlog { events: events.unsigned_abs(), oldest: row.get(1) })
+            let counted = row.and_then(|row| Ok((row.try_get::<i64, _>(0)?, oldest(&row)?)));
+            let (events, oldest) = counted.map_err(Problem::database(attempted))?;
+            Ok(Backlog { events: events.unsigned_abs(), oldest })
         }
 
         async fn get_cursor(

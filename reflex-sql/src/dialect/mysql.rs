@@ -3,6 +3,7 @@ use std::{
     ops::RangeInclusive,
 };
 
+use chrono::{DateTime, Utc};
 use reflex_core::{EventParts, NewEvent};
 use sqlx::{
     AssertSqlSafe, Executor, MySql, MySqlConnection, Pool, QueryBuilder, Row, SqlSafeStr, SqlStr,
@@ -522,6 +523,10 @@ fn writers(mode: ResolvedGapMode) -> SqlStr {
 
 fn id(row: &MySqlRow) -> Result<i64, sqlx::Error> {
     integer(row, 0)
+}
+
+fn oldest(row: &MySqlRow) -> Result<Option<DateTime<Utc>>, sqlx::Error> {
+    row.try_get(1)
 }
 
 /// What the row says, and its type.

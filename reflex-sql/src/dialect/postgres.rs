@@ -451,6 +451,10 @@ fn id(row: &PgRow) -> Result<i64, sqlx::Error> {
     row.try_get(0)
 }
 
+fn oldest(row: &PgRow) -> Result<Option<DateTime<Utc>>, sqlx::Error> {
+    row.try_get_unchecked::<Option<i64>, _>(1)?.map(copy::timestamp).transpose()
+}
+
 /// What the row says, and its type.
 fn parts(row: &PgRow, id: i64) -> Result<(EventParts<'_>, i64), sqlx::Error> {
     let parts = EventParts {

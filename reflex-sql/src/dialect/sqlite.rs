@@ -1,6 +1,6 @@
 use std::{collections::HashSet, ops::RangeInclusive};
 
-use chrono::SecondsFormat;
+use chrono::{DateTime, SecondsFormat, Utc};
 use reflex_core::{EventParts, NewEvent};
 use sqlx::{
     AssertSqlSafe, Pool, QueryBuilder, Row, SqlSafeStr, SqlStr, Sqlite, SqliteConnection, error::UnexpectedNullError,
@@ -217,6 +217,10 @@ fn insert(names: &EventsNames, table: &str, has_metadata: bool, has_trace: bool)
 
 fn id(row: &SqliteRow) -> Result<i64, sqlx::Error> {
     row.try_get(0)
+}
+
+fn oldest(row: &SqliteRow) -> Result<Option<DateTime<Utc>>, sqlx::Error> {
+    row.try_get(1)
 }
 
 /// What the row says, and its type. A value of any type is text and bytes as well.

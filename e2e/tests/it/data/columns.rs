@@ -1,9 +1,11 @@
 //! Columns of other types than ours, and values that are no field of an event.
 
+use std::error::Error;
+
 use reflex_e2e::Backend;
 use sqlx::{MySql, Pool, Postgres};
 
-use super::{add, dialect, on, read_all, read_up_to_refused, refused};
+use super::{add, dialect, on, open, read_all, read_up_to_refused, refused};
 use crate::support::{Namespace, run};
 
 on!(each:
@@ -174,14 +176,11 @@ async fn a_date_of_zeros_in_mariadb() {
 async fn times_without_end_in_postgres() {
     for (number, value) in ["infinity", "-infinity", "294000-01-01"].into_iter().enumerate() {
         let namespace = Namespace::<Postgres>::postgres(["inf_a", "inf_b", "inf_c"][number]).await;
-        let values = format!("'thing', 1, '{value}'");
-        bad_one(
-            &namespace.pool,
-            "foreign_id, type, timestamp",
-            &values,
-            &["event 2 of table `events`", "too far away"],
-        )
-        .await;
+        let (columns, values) = ("foreign_id, type, timestamp", format!("'thing', 1, '{value}'"));
+        bad_one(&namespace.pool, columns, &values, &["event 2 of table `events`", "too far away"]).await;
+        run(&namespace.pool, &format!("delete from events; insert into events ({columns}) values ({values})")).await;
+        let error = open(&namespace.pool).await.backlog(None).await.unwrap_err();
+        assert!(error.source().unwrap().to_string().contains("too far away"), "{error:?}");
         namespace.remove().await;
     }
 }
