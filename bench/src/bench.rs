@@ -126,8 +126,25 @@ impl Bench {
         self.rows.borrow_mut().push(row);
     }
 
+    /// Measures with a database of this kind, if the row is wanted and there is a server.
+    pub(crate) fn with_database<D: Backend>(
+        &self,
+        id: &str,
+        measure: impl AsyncFnOnce(Db<D>) -> Result<()>,
+    ) -> Result<()> {
+        if !self.wants(id) {
+            return Ok(());
+        }
+        self.runtime.block_on(async {
+            match self.database().await? {
+                Some(db) => measure(db).await,
+                None => Ok(()),
+            }
+        })
+    }
+
     /// A database of this kind, or `None` if there is no server.
-    pub(crate) async fn database<D: Backend>(&self) -> Result<Option<Db<D>>> {
+    async fn database<D: Backend>(&self) -> Result<Option<Db<D>>> {
         let known = self.namespaces.borrow().get(D::KEY).cloned();
         let url = match (known, self.server::<D>()) {
             (Some(url), _) => url,

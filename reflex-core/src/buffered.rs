@@ -6,7 +6,10 @@ use std::{
 
 use tokio::time::Instant;
 
-use crate::{Cursor, CursorStore, Result, check_forward};
+use crate::{
+    Cursor, CursorStore, Result, check_forward,
+    clock::{QUICK, STRIDE},
+};
 
 /// A [`CursorStore`] that writes to the store inside it only now and then.
 ///
@@ -55,10 +58,6 @@ struct Slot {
     unlooked: u32,
 }
 
-/// While this many sets take less than [`QUICK`], the clock is looked at only once for them: that costs more than all else.
-const SETS_PER_LOOK: u32 = 8;
-const QUICK: Duration = Duration::from_millis(1);
-
 impl Slot {
     fn new(latest: Cursor) -> Self {
         let now = Instant::now();
@@ -76,7 +75,8 @@ impl Slot {
 
     fn look(&mut self, age: Duration) -> bool {
         let now = Instant::now();
-        self.unlooked = if now - self.looked_at < QUICK { SETS_PER_LOOK } else { 0 };
+        // While sets are quick: looking at the clock costs more than all else.
+        self.unlooked = if now - self.looked_at < QUICK { STRIDE } else { 0 };
         self.looked_at = now;
         now - self.written_at >= age
     }

@@ -49,11 +49,11 @@ pub(crate) fn nanos(duration: Duration) -> u64 {
 }
 
 /// As long as events are quick, the clock is looked at once for so many of them.
-const STRIDE: u32 = 8;
+pub(crate) const STRIDE: u32 = 8;
 
 /// Events are quick as long as those of one look take less than this together. It is less than any bucket of a histogram, so
 /// that each is counted where it belongs.
-const QUICK: Duration = Duration::from_millis(1);
+pub(crate) const QUICK: Duration = Duration::from_millis(1);
 
 /// Tells how long events take, without looking at the clock, which costs as much as a quick event, for each of them.
 #[derive(Debug)]

@@ -241,12 +241,11 @@ impl<D: Dialect> Reader<D> {
         loop {
             let outcome = self.query(&mut conn).await?;
             rows += outcome.rows;
-            let most = if D::SHARES_POOL { ROWS_OF_CALLER } else { ROWS_PER_TURN };
-            let go_on = self.more && rows < most && self.is_wanted() && self.last_in_danger().is_none();
             if outcome.abandoned {
                 return Ok(outcome);
             }
-            if !go_on {
+            let most = if D::SHARES_POOL { ROWS_OF_CALLER } else { ROWS_PER_TURN };
+            if !self.more || rows >= most || !self.is_wanted() || self.last_in_danger().is_some() {
                 conn.release();
                 return Ok(outcome);
             }

@@ -132,6 +132,8 @@ impl<D: Dialect> Follower<D> {
     }
 
     fn follow(&mut self, reading: Arc<Reading>) {
+        // It may be the same one, which would forget the stream when it left after it joined.
+        self.followed = None;
         let listener = reading.join(&self.reached);
         self.followed = Some((reading, listener));
     }

@@ -42,11 +42,7 @@ pub(crate) fn rows(bench: &Bench) -> Result<()> {
 
 fn under_fire<D: Backend>(bench: &Bench, bound: f64) -> Result<()> {
     let id = format!("gaps/{}", D::KEY);
-    if !bench.wants(&id) {
-        return Ok(());
-    }
-    bench.block_on(async {
-        let Some(db) = bench.database::<D>().await? else { return Ok(()) };
+    bench.with_database::<D>(&id, async |db| {
         let seconds = bench.seconds(SECONDS);
         let runs = alone(bench.runs(), async || fire(&db, seconds).await).await?;
         let what = format!("{}: commit to consumer, {WRITERS} writers, a tenth rolled back", D::TITLE);

@@ -30,11 +30,7 @@ pub(crate) fn rows(bench: &Bench) -> Result<()> {
 
 fn at_head<D: Backend>(bench: &Bench) -> Result<()> {
     let id = format!("idle/{}", D::KEY);
-    if !bench.wants(&id) {
-        return Ok(());
-    }
-    bench.block_on(async {
-        let Some(db) = bench.database::<D>().await? else { return Ok(()) };
+    bench.with_database::<D>(&id, async |db| {
         let table = db.filled(bench.size(EVENTS)).await?;
         let window = bench.seconds(WINDOW);
         let runs = alone(1, async || idle(&db, &table, window).await).await?;

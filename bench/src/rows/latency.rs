@@ -42,11 +42,7 @@ pub(crate) fn rows(bench: &Bench) -> Result<()> {
 /// Beside the least that somebody would write: a `Notify`, and a task that reads when it is woken.
 fn in_process<D: Backend>(bench: &Bench) -> Result<()> {
     let id = format!("latency/in-process/{}", D::KEY);
-    if !bench.wants(&id) {
-        return Ok(());
-    }
-    bench.block_on(async {
-        let Some(db) = bench.database::<D>().await? else { return Ok(()) };
+    bench.with_database::<D>(&id, async |db| {
         let table = db.empty("latencies").await?;
         let seconds = bench.seconds(SECONDS);
         let turns = in_turns(
@@ -81,11 +77,7 @@ pub(super) const QUANTILES: [(&str, Of); 2] = [("p50", Quantiles::p50), ("p99", 
 /// To a consumer in another process.
 fn across<D: Backend>(bench: &Bench) -> Result<()> {
     let id = format!("latency/processes/{}", D::KEY);
-    if !bench.wants(&id) {
-        return Ok(());
-    }
-    bench.block_on(async {
-        let Some(db) = bench.database::<D>().await? else { return Ok(()) };
+    bench.with_database::<D>(&id, async |db| {
         let table = db.empty("latencies").await?;
         let seconds = bench.seconds(SECONDS);
         let runs = alone(bench.runs(), async || {

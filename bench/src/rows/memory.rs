@@ -18,11 +18,7 @@ const DELAY_MS: u64 = 3;
 /// In a process of its own, which does nothing else. The slow consumer is left behind when the others are at the head.
 pub(crate) fn rows(bench: &Bench) -> Result<()> {
     let id = "memory/postgres";
-    if !bench.wants(id) {
-        return Ok(());
-    }
-    bench.block_on(async {
-        let Some(db) = bench.database::<Postgres>().await? else { return Ok(()) };
+    bench.with_database::<Postgres>(id, async |db| {
         let rows = bench.size(ROWS);
         let table = db.filled(rows).await?;
         let (to, mut told) = mpsc::channel(1);

@@ -41,11 +41,7 @@ fn in_memory(bench: &Bench) -> Result<()> {
 fn on_postgres(bench: &Bench) -> Result<()> {
     for pattern in [Pattern::Lanes, Pattern::Batches] {
         let id = format!("{}/postgres", pattern.id());
-        if !bench.wants(&id) {
-            continue;
-        }
-        bench.block_on(async {
-            let Some(db) = bench.database::<Postgres>().await? else { return Ok(()) };
+        bench.with_database::<Postgres>(&id, async |db| {
             let count = bench.size(EVENTS);
             let table = db.filled(count).await?;
             let run = async |pattern| {
