@@ -32,7 +32,7 @@ const LOADING_BUCKETS: &[f64] = &[0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1,
 /// |---|---|---|
 /// | `reflex_consumer_lag_seconds` | gauge | how old the last event was when it was consumed |
 /// | `reflex_consumer_event_age_seconds` | histogram | the same of all events |
-/// | `reflex_consumer_lag_alert` | gauge | 1 if the lag is above its threshold |
+/// | `reflex_consumer_lag_alert` | gauge | 1 if that lag is above its threshold, also while nothing is left to consume |
 /// | `reflex_consumer_active` | gauge | 1 if there was an event within the activity TTL |
 /// | `reflex_consumer_latency_seconds` | histogram | how long the consumer took for an event |
 /// | `reflex_consumer_error_count` | counter | runs that ended with an unexpected error; what a recovery function swallowed is not among them |
@@ -223,7 +223,7 @@ pub struct EventsTableMetrics {
     pub gaps_skipped: IntCounter,
     /// `reflex_events_table_gap_proofs_total`: proofs that no open transaction can fill a gap any more.
     pub gap_proofs: IntCounter,
-    /// `reflex_events_table_gap_listening`: 1 while something resolves gaps.
+    /// `reflex_events_table_gap_listening`: how many shared readers of this process follow the table and resolve its gaps.
     pub gap_listening: IntGauge,
     /// `reflex_events_table_gap_mode`: 1 for the label `mode` that is in use.
     pub gap_mode: IntGaugeVec,
@@ -323,7 +323,11 @@ impl Families {
                 "Proofs that no open transaction can fill a gap",
                 TABLE,
             )?,
-            gap_listening: int_gauge("reflex_events_table_gap_listening", "1 while something resolves gaps", TABLE)?,
+            gap_listening: int_gauge(
+                "reflex_events_table_gap_listening",
+                "Shared readers of this process that resolve gaps",
+                TABLE,
+            )?,
             gap_mode: int_gauge("reflex_events_table_gap_mode", "How gaps are resolved", &["table", "mode"])?,
             cache_hits: int_counter("reflex_events_table_rcache_hits_total", "Reads served from memory", TABLE)?,
             cache_misses: int_counter("reflex_events_table_rcache_misses_total", "Reads sent to the database", TABLE)?,
