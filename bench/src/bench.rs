@@ -13,18 +13,19 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::{
     backend::{Backend, Db},
+    filter::chooses,
     machine::Machine,
     report::{Report, Row},
 };
 
 /// What to measure.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Options {
     /// A Postgres server, by the URL of an administrator; without it there are no such rows.
     pub postgres: Option<String>,
     /// The same for MariaDB.
     pub mariadb: Option<String>,
-    /// Rows are measured if their id contains one of these, or all if there are none.
+    /// Rows are measured and shown if their id contains one of these, or all if there are none.
     pub filters: Vec<String>,
     /// How much is measured.
     pub scale: Scale,
@@ -44,10 +45,16 @@ pub struct Scale {
 impl Scale {
     /// For figures to rely on.
     pub const FULL: Self = Self { runs: 5, divisor: 1 };
-    /// A tenth of it, for a first look.
+    /// A tenth of it in fewer runs, for a first look.
     pub const QUICK: Self = Self { runs: 3, divisor: 10 };
     /// For tests: only whether it works.
     pub const TINY: Self = Self { runs: 1, divisor: 1_000 };
+}
+
+impl Default for Scale {
+    fn default() -> Self {
+        Self::FULL
+    }
 }
 
 /// One call of the benchmarks.
@@ -60,6 +67,8 @@ pub struct Bench {
     namespaces: RefCell<HashMap<&'static str, String>>,
     machine: RefCell<Machine>,
     rows: RefCell<Vec<Row>>,
+    /// If there are some, ids are noted here, and nothing is measured.
+    noted: Option<RefCell<Vec<String>>>,
 }
 
 impl Bench {
@@ -69,10 +78,30 @@ impl Bench {
     ///
     /// If the temporary folder cannot be written, or the system does not tell what it is.
     pub fn new(options: Options) -> Result<Self> {
-        let folder = tempfile::tempdir().context("make a temporary folder")?;
-        let machine = Machine::inspect(folder.path()).context("look at the machine")?.into();
-        let runtime = Builder::new_multi_thread().enable_all().build().context("start a runtime")?;
-        Ok(Self { options, folder, runtime, machine, namespaces: RefCell::default(), rows: RefCell::default() })
+        let mut bench = Self::idle(options)?;
+        bench.machine = Machine::inspect(bench.folder.path()).context("look at the machine")?.into();
+        Ok(bench)
+    }
+
+    /// One that notes the ids of the rows and measures none.
+    pub(crate) fn noting() -> Result<Self> {
+        Ok(Self { noted: Some(RefCell::default()), ..Self::idle(Options::default())? })
+    }
+
+    fn idle(options: Options) -> Result<Self> {
+        Ok(Self {
+            options,
+            folder: tempfile::tempdir().context("make a temporary folder")?,
+            runtime: Builder::new_multi_thread().enable_all().build().context("start a runtime")?,
+            namespaces: RefCell::default(),
+            machine: RefCell::default(),
+            rows: RefCell::default(),
+            noted: None,
+        })
+    }
+
+    pub(crate) fn into_noted(self) -> Vec<String> {
+        self.noted.unwrap_or_default().into_inner()
     }
 
     /// Removes what was made in the databases, and tells what was measured.
@@ -90,8 +119,13 @@ impl Bench {
         Ok(Report { machine, rows: self.rows.into_inner(), peers: Vec::new() })
     }
 
-    pub(crate) fn wants(&self, id: &str) -> bool {
-        self.options.filters.is_empty() || self.options.filters.iter().any(|filter| id.contains(filter.as_str()))
+    /// Whether to measure what yields the rows with these ids.
+    pub(crate) fn wants(&self, ids: &[impl AsRef<str>]) -> bool {
+        if let Some(noted) = &self.noted {
+            noted.borrow_mut().extend(ids.iter().map(|id| id.as_ref().to_owned()));
+            return false;
+        }
+        ids.iter().any(|id| chooses(&self.options.filters, id.as_ref()))
     }
 
     pub(crate) fn runs(&self) -> usize {
@@ -121,18 +155,21 @@ impl Bench {
         Builder::new_current_thread().enable_all().build().context("start a runtime")?.block_on(future)
     }
 
+    /// Takes a row, unless only others of the same measurement are wanted.
     pub(crate) fn add(&self, row: Row) {
-        eprintln!("{row}");
-        self.rows.borrow_mut().push(row);
+        if chooses(&self.options.filters, row.id()) {
+            eprintln!("{row}");
+            self.rows.borrow_mut().push(row);
+        }
     }
 
-    /// Measures with a database of this kind, if the row is wanted and there is a server.
+    /// Measures rows with a database of this kind, if one of their ids is wanted and there is a server.
     pub(crate) fn with_database<D: Backend>(
         &self,
-        id: &str,
+        ids: &[impl AsRef<str>],
         measure: impl AsyncFnOnce(Db<D>) -> Result<()>,
     ) -> Result<()> {
-        if !self.wants(id) {
+        if !self.wants(ids) {
             return Ok(());
         }
         self.runtime.block_on(async {

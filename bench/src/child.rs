@@ -21,7 +21,7 @@ use tokio::{
 
 use crate::{
     backend::{Backend, Db},
-    machine::peak_kilobytes,
+    machine::peak_memory,
     specs::{fresh_name, idle_consumer, metrics, run_to_head, tell_arrivals},
 };
 
@@ -144,7 +144,7 @@ impl Backlog {
         while let Some(ended) = fast.join_next().await {
             ended??;
         }
-        tell(peak_kilobytes().context("the system tells the memory of a process")?)
+        tell(peak_memory().context("the system tells the memory of a process")?)
     }
 }
 

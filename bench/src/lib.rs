@@ -9,6 +9,7 @@
 mod backend;
 mod bench;
 mod child;
+mod filter;
 mod latency;
 mod machine;
 mod measure;
@@ -21,6 +22,7 @@ mod writer;
 pub use self::{
     bench::{Bench, Options, Scale},
     child::{Child, serve},
+    filter::chosen,
     report::{Report, Row},
     rows::measure,
 };

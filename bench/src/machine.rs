@@ -18,7 +18,7 @@ const FLUSHES: usize = 200;
 const BLOCK: [u8; 8192] = [1; 8192];
 
 /// The machine, its disk, and the servers.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Machine {
     processor: String,
     cores: usize,
@@ -37,7 +37,7 @@ impl Machine {
         Ok(Self {
             processor: field("/proc/cpuinfo", "model name").unwrap_or_default(),
             cores: thread::available_parallelism()?.get(),
-            memory_gb: kilobytes("/proc/meminfo", "MemTotal").unwrap_or_default() as f64 / 1e6,
+            memory_gb: bytes("/proc/meminfo", "MemTotal").unwrap_or_default() as f64 / 1e9,
             kernel: fs::read_to_string("/proc/sys/kernel/osrelease")?.trim().to_owned(),
             flush_ms: flush_ms(folder)?,
             servers: Vec::new(),
@@ -58,9 +58,9 @@ impl fmt::Display for Machine {
     }
 }
 
-/// The most memory that this process ever occupied.
-pub(crate) fn peak_kilobytes() -> Option<u64> {
-    kilobytes("/proc/self/status", "VmHWM")
+/// The most memory that this process ever occupied, in bytes.
+pub(crate) fn peak_memory() -> Option<u64> {
+    bytes("/proc/self/status", "VmHWM")
 }
 
 fn flush_ms(folder: &Path) -> io::Result<f64> {
@@ -80,8 +80,13 @@ fn load() -> String {
     load.split(' ').next().unwrap_or_default().to_owned()
 }
 
-fn kilobytes(path: &str, name: &str) -> Option<u64> {
-    field(path, name)?.split_whitespace().next()?.parse().ok()
+fn bytes(path: &str, name: &str) -> Option<u64> {
+    from_kib(&field(path, name)?)
+}
+
+/// The kernel writes kB where it means KiB.
+fn from_kib(value: &str) -> Option<u64> {
+    value.strip_suffix(" kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
 /// The value of the first line `name: value`.
@@ -89,4 +94,15 @@ fn field(path: &str, name: &str) -> Option<String> {
     let text = fs::read_to_string(path).ok()?;
     let mut pairs = text.lines().filter_map(|line| line.split_once(':'));
     pairs.find(|(key, _)| key.trim() == name).map(|(_, value)| value.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_in_bytes() {
+        assert_eq!(from_kib("97660 kB"), Some(100_003_840));
+        assert_eq!(from_kib("97660"), None);
+    }
 }

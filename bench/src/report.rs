@@ -39,12 +39,14 @@ pub(crate) struct Peer {
 }
 
 /// The median of the runs, and how far they were apart.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Figure {
     median: f64,
     lowest: f64,
     highest: f64,
-    /// CPU seconds of the measuring process per million events; the servers' are not in it.
+    /// All of them, in the order in which they were measured.
+    runs: Vec<f64>,
+    /// CPU seconds of the measuring process per million events, as a median; the servers' are not in it.
     cpu_per_million: Option<f64>,
 }
 
@@ -124,7 +126,7 @@ impl fmt::Display for Row {
         let ratio = self.ratio().map(|ratio| format!("{ratio:.2}"));
         let required = self.required.map(|required| required.show(unit));
         let met = self.is_met().map(|met| if met { " ✓" } else { " ✗" });
-        let cpu = [Some(self.ours), reference.map(|r| r.figure)].map(|f| f.and_then(|f| f.cpu_per_million));
+        let cpu = [Some(&self.ours), reference.map(|r| &r.figure)].map(|f| f.and_then(|f| f.cpu_per_million));
         let cpu = cpu.into_iter().flatten().map(|cpu| format!("{cpu:.2}")).collect::<Vec<_>>().join(" / ");
         write!(
             f,
@@ -189,6 +191,7 @@ impl Figure {
             median: median(values()).unwrap_or(f64::NAN),
             lowest: values().fold(f64::INFINITY, f64::min),
             highest: values().fold(f64::NEG_INFINITY, f64::max),
+            runs: values().collect(),
             cpu_per_million: median(samples.iter().filter_map(|sample| sample.cpu_per_million)),
         }
     }

@@ -22,13 +22,13 @@ const ROUNDS: u64 = 4;
 pub(crate) fn rows(bench: &Bench) -> Result<()> {
     let count = bench.size(EVENTS);
     let (ready, in_memory) = ("engine/run", "engine/memory-events");
-    if bench.wants(ready) {
+    if bench.wants(&[ready]) {
         let turns = beside_a_loop(bench, Ready::new(count), count)?;
         let row =
             Row::new(ready, "`run`, one core: events that are ready, no-op consumer", Unit::PerSecond, &turns.ours);
         bench.add(row.beside("a loop over the stream", &turns.reference).required(Requirement::AtLeast(6e6)));
     }
-    if bench.wants(in_memory) {
+    if bench.wants(&[in_memory]) {
         let events = MemoryEvents::new();
         for number in 1..=count {
             events.append(NewRow::numbered(number).into());

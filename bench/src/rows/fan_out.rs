@@ -32,7 +32,7 @@ pub(crate) fn rows(bench: &Bench) -> Result<()> {
 /// From the beginning to the head, all at once.
 fn together<D: Backend>(bench: &Bench, consumers: u64) -> Result<()> {
     let id = format!("fan-out/{}/{consumers}", D::KEY);
-    bench.with_database::<D>(&id, async |db| {
+    bench.with_database::<D>(&[&id], async |db| {
         let rows = bench.size(EVENTS / consumers);
         let table = db.filled(rows).await?;
         let turns = in_turns(

@@ -16,7 +16,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::latency::QUANTILES;
+use super::latency::{QUANTILES, quantile_ids};
 use crate::{
     backend::{Backend, Db},
     bench::Bench,
@@ -41,13 +41,13 @@ pub(crate) fn rows(bench: &Bench) -> Result<()> {
 }
 
 fn under_fire<D: Backend>(bench: &Bench, bound: f64) -> Result<()> {
-    let id = format!("gaps/{}", D::KEY);
-    bench.with_database::<D>(&id, async |db| {
+    let ids = quantile_ids(&format!("gaps/{}", D::KEY));
+    bench.with_database::<D>(&ids, async |db| {
         let seconds = bench.seconds(SECONDS);
         let runs = alone(bench.runs(), async || fire(&db, seconds).await).await?;
         let what = format!("{}: commit to consumer, {WRITERS} writers, a tenth rolled back", D::TITLE);
-        for (at, of) in QUANTILES {
-            let row = Row::new(format!("{id}/{at}"), format!("{what}, {at}"), Unit::Milliseconds, &of(&runs));
+        for (id, (at, of)) in ids.iter().zip(QUANTILES) {
+            let row = Row::new(id, format!("{what}, {at}"), Unit::Milliseconds, &of(&runs));
             bench.add(if at == "p99" { row.required(Requirement::Below(bound)) } else { row });
         }
         Ok(())

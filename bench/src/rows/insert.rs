@@ -30,7 +30,7 @@ pub(crate) fn rows(bench: &Bench) -> Result<()> {
 
 fn bulk<D: Backend>(bench: &Bench) -> Result<()> {
     let id = format!("insert/{}/bulk", D::KEY);
-    bench.with_database::<D>(&id, async |db| {
+    bench.with_database::<D>(&[&id], async |db| {
         let table = db.empty("inserts").await?;
         let (statements, events) = (bench.size(STATEMENTS), db.open(table.as_str().into()).await?);
         let turns = in_turns(
@@ -75,7 +75,7 @@ fn numbered(statement: u64) -> impl Iterator<Item = NewRow> {
 fn single<D: Backend>(bench: &Bench) -> Result<()> {
     for (writers, each) in WRITERS {
         let id = format!("insert/{}/{writers}", D::KEY);
-        bench.with_database::<D>(&id, async |db| {
+        bench.with_database::<D>(&[&id], async |db| {
             let table = db.empty("inserts").await?;
             let events = db.open(EventsTableOptions::new(&table).without_wake_ups()).await?;
             let turns = beside(bench, &db, Writer::bare(table), Writer::Ours(events), writers, each).await?;
@@ -91,7 +91,7 @@ fn single<D: Backend>(bench: &Bench) -> Result<()> {
 /// While somebody listens in another pool, as another process would.
 fn wake_ups(bench: &Bench) -> Result<()> {
     let id = "insert/postgres/wake-ups";
-    bench.with_database::<Postgres>(id, async |db| {
+    bench.with_database::<Postgres>(&[id], async |db| {
         let table = db.empty("inserts").await?;
         let with = db.open(table.as_str().into()).await?;
         let without = db.open(EventsTableOptions::new(&table).without_wake_ups()).await?;

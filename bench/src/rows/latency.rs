@@ -41,8 +41,8 @@ pub(crate) fn rows(bench: &Bench) -> Result<()> {
 
 /// Beside the least that somebody would write: a `Notify`, and a task that reads when it is woken.
 fn in_process<D: Backend>(bench: &Bench) -> Result<()> {
-    let id = format!("latency/in-process/{}", D::KEY);
-    bench.with_database::<D>(&id, async |db| {
+    let ids = quantile_ids(&format!("latency/in-process/{}", D::KEY));
+    bench.with_database::<D>(&ids, async |db| {
         let table = db.empty("latencies").await?;
         let seconds = bench.seconds(SECONDS);
         let turns = in_turns(
@@ -62,8 +62,8 @@ fn in_process<D: Backend>(bench: &Bench) -> Result<()> {
         );
         let turns = turns.await?;
         let what = format!("{}: commit to consumer, one process", D::TITLE);
-        for (at, of) in QUANTILES {
-            let row = Row::new(format!("{id}/{at}"), format!("{what}, {at}"), Unit::Milliseconds, &of(&turns.ours));
+        for (id, (at, of)) in ids.iter().zip(QUANTILES) {
+            let row = Row::new(id, format!("{what}, {at}"), Unit::Milliseconds, &of(&turns.ours));
             let row = row.beside("a loop with `Notify` and sqlx", &of(&turns.reference));
             bench.add(if D::KEY == Postgres::KEY && at == "p50" { row.required(Requirement::Above(0.2)) } else { row });
         }
@@ -74,10 +74,15 @@ fn in_process<D: Backend>(bench: &Bench) -> Result<()> {
 type Of = fn(&[Quantiles]) -> Vec<Sample>;
 pub(super) const QUANTILES: [(&str, Of); 2] = [("p50", Quantiles::p50), ("p99", Quantiles::p99)];
 
+/// The ids of the rows of one measurement.
+pub(super) fn quantile_ids(id: &str) -> [String; 2] {
+    QUANTILES.map(|(at, _)| format!("{id}/{at}"))
+}
+
 /// To a consumer in another process.
 fn across<D: Backend>(bench: &Bench) -> Result<()> {
-    let id = format!("latency/processes/{}", D::KEY);
-    bench.with_database::<D>(&id, async |db| {
+    let ids = quantile_ids(&format!("latency/processes/{}", D::KEY));
+    bench.with_database::<D>(&ids, async |db| {
         let table = db.empty("latencies").await?;
         let seconds = bench.seconds(SECONDS);
         let runs = alone(bench.runs(), async || {
@@ -88,8 +93,8 @@ fn across<D: Backend>(bench: &Bench) -> Result<()> {
         });
         let runs = runs.await?;
         let what = format!("{}: commit to consumer in another process", D::TITLE);
-        for ((at, of), bound) in QUANTILES.into_iter().zip([5.0, 20.0]) {
-            let row = Row::new(format!("{id}/{at}"), format!("{what}, {at}"), Unit::Milliseconds, &of(&runs));
+        for ((id, (at, of)), bound) in ids.iter().zip(QUANTILES).zip([5.0, 20.0]) {
+            let row = Row::new(id, format!("{what}, {at}"), Unit::Milliseconds, &of(&runs));
             bench.add(if D::KEY == Postgres::KEY { row.required(Requirement::Below(bound)) } else { row });
         }
         Ok(())

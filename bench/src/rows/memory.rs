@@ -18,14 +18,16 @@ const DELAY_MS: u64 = 3;
 /// In a process of its own, which does nothing else. The slow consumer is left behind when the others are at the head.
 pub(crate) fn rows(bench: &Bench) -> Result<()> {
     let id = "memory/postgres";
-    bench.with_database::<Postgres>(id, async |db| {
+    bench.with_database::<Postgres>(&[id], async |db| {
         let rows = bench.size(ROWS);
         let table = db.filled(rows).await?;
         let (to, mut told) = mpsc::channel(1);
         let child = Child::Backlog(Backlog { url: db.url.clone(), table, rows, fast: FAST, delay_ms: DELAY_MS });
         child.forward(bench.program().to_owned(), to).await?;
-        let megabytes = told.recv().await.context("the process tells its memory")? as f64 / 1e3;
-        let what = format!("Postgres: peak memory, {FAST} consumers through {rows} events, a tenth 1,000 times slower");
+        let megabytes = told.recv().await.context("the process tells its memory")? as f64 / 1e6;
+        let what = format!(
+            "Postgres: peak memory, {FAST} consumers through {rows} events, one more that takes {DELAY_MS} ms for each"
+        );
         bench.add(Row::new(id, what, Unit::Megabytes, &[megabytes.into()]).required(Requirement::Below(100.0)));
         Ok(())
     })

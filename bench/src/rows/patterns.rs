@@ -26,11 +26,11 @@ pub(crate) fn rows(bench: &Bench) -> Result<()> {
 
 fn in_memory(bench: &Bench) -> Result<()> {
     let count = bench.size(EVENTS);
-    let events = Ready::new(count);
-    let run = async |pattern| through(pattern, events.clone(), MemoryCursors::new(), count).await;
     for pattern in [Pattern::Lanes, Pattern::Batches] {
         let id = format!("{}/memory", pattern.id());
-        if bench.wants(&id) {
+        if bench.wants(&[&id]) {
+            let events = Ready::new(count);
+            let run = async |pattern| through(pattern, events.clone(), MemoryCursors::new(), count).await;
             let turns = in_turns(bench.runs(), async || run(Pattern::None).await, async || run(pattern).await);
             add(bench, &id, "in memory", pattern, &bench.block_on(turns)?);
         }
@@ -41,7 +41,7 @@ fn in_memory(bench: &Bench) -> Result<()> {
 fn on_postgres(bench: &Bench) -> Result<()> {
     for pattern in [Pattern::Lanes, Pattern::Batches] {
         let id = format!("{}/postgres", pattern.id());
-        bench.with_database::<Postgres>(&id, async |db| {
+        bench.with_database::<Postgres>(&[&id], async |db| {
             let count = bench.size(EVENTS);
             let table = db.filled(count).await?;
             let run = async |pattern| {

@@ -30,7 +30,7 @@ pub(crate) fn rows(bench: &Bench) -> Result<()> {
 fn by_pages<D: Backend>(bench: &Bench) -> Result<()> {
     for page in PAGES {
         let id = format!("read/{}/{page}", D::KEY);
-        bench.with_database::<D>(&id, async |db| {
+        bench.with_database::<D>(&[&id], async |db| {
             let rows = bench.size(ROWS);
             let table = db.filled(rows).await?;
             let options = EventsTableOptions::new(&table).page_size(page);
@@ -52,7 +52,7 @@ fn by_pages<D: Backend>(bench: &Bench) -> Result<()> {
 /// With the options as they are, beside the fastest way there is to get rows out of Postgres.
 fn back_fill(bench: &Bench) -> Result<()> {
     let id = "back-fill/postgres";
-    bench.with_database::<Postgres>(id, async |db| {
+    bench.with_database::<Postgres>(&[id], async |db| {
         let rows = bench.size(ROWS);
         let table = db.filled(rows).await?;
         let turns = in_turns(

@@ -30,7 +30,7 @@ pub(crate) fn rows(bench: &Bench) -> Result<()> {
 fn each_way<D: Backend>(bench: &Bench) -> Result<()> {
     for way in [Way::Batches, Way::BatchesWithEffect, Way::Events, Way::CursorPerEvent] {
         let id = format!("{}/{}", way.id(), D::KEY);
-        bench.with_database::<D>(&id, async |db| {
+        bench.with_database::<D>(&[&id], async |db| {
             let rows = bench.size(way.events());
             let table = db.filled(rows).await?;
             let turns = in_turns(
