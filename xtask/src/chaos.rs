@@ -23,21 +23,34 @@ const TEST: [&str; 4] = ["test", "--quiet", "--package=reflex-e2e", "--test=it"]
 const OVERHEAD: Duration = Duration::from_secs(6);
 const MIN: Duration = Duration::from_secs(2);
 
+/// Reads how long all tests are to take.
+pub(crate) fn minutes(text: &str) -> Result<u32> {
+    match text.parse().context("it is not a whole number of minutes")? {
+        0 => bail!("every test takes some time; from 5 minutes on they all fit in"),
+        minutes => Ok(minutes),
+    }
+}
+
 /// Runs the chaos tests one after the other, about so many minutes in all, and prints what came of each and of all.
-pub(crate) fn run(runner: &Runner, minutes: u64, json: bool) -> Result<()> {
+///
+/// A signal ends the test that runs, and the others are left out.
+pub(crate) fn run(runner: &Runner, minutes: u32, json: bool) -> Result<()> {
     let servers = Servers::start_missing(runner)?;
     let tests = tests(runner)?;
     let folder = tempfile::tempdir().context("make a folder for the report")?;
     let report = folder.path().join("report");
     let (mut outcomes, mut failed) = (Vec::new(), Vec::new());
-    let end = Instant::now() + Duration::from_secs(minutes * 60);
+    let end = Instant::now() + Duration::from_secs(u64::from(minutes) * 60);
     for (done, test) in tests.iter().enumerate() {
         let share = end.saturating_duration_since(Instant::now()) / u32::try_from(tests.len() - done)?;
-        if let Err(error) = run_one(runner, &servers, test, share.saturating_sub(OVERHEAD).max(MIN), &report) {
+        let ran = run_one(runner, &servers, test, share.saturating_sub(OVERHEAD).max(MIN), &report);
+        if runner.check().is_err() {
+            break;
+        }
+        if let Err(error) = ran {
             eprintln!("{test}: {error:#}");
             failed.push(test.as_str());
         }
-        runner.check()?;
         let told = read(&report)?.split_off(outcomes.len());
         told.iter().for_each(|outcome| println!("{}", if json { outcome.json() } else { outcome.to_string() }));
         outcomes.extend(told);
@@ -45,6 +58,7 @@ pub(crate) fn run(runner: &Runner, minutes: u64, json: bool) -> Result<()> {
     if !json {
         println!("\n{}", table(outcomes));
     }
+    runner.check()?;
     if !failed.is_empty() {
         bail!("{} of {} chaos tests failed: {}", failed.len(), tests.len(), failed.join(", "));
     }
@@ -145,6 +159,13 @@ mod tests {
         assert_eq!(rows.len(), 3);
         assert_eq!(rows[0], "| disk full | SQLite | 2 | 300 | 7 | 4 | 5 | 0 | 0 | 0 | 9 |");
         assert!(rows[1].starts_with("| server killed | Postgres |") && rows[2].contains("| MariaDB |"));
+    }
+
+    #[test]
+    fn some_minutes_are_needed() {
+        assert_eq!(minutes("1").unwrap(), 1);
+        assert!(minutes("0").unwrap_err().to_string().contains("from 5 minutes on"));
+        assert!(minutes("0.5").is_err() && minutes("-1").is_err());
     }
 
     #[test]

@@ -45,11 +45,13 @@ enum Task {
     ///
     /// Prints a line for each, and then all of them as a Markdown table. A test that fails shows the
     /// seed of its random choices; REFLEX_CHAOS_SEED repeats them. The servers are those of `test`.
-    /// A full disk is part of it only where a tmpfs may be mounted, as by root.
+    /// A full disk is part of it only where a tmpfs may be mounted, as by root. Ctrl-C ends it with the
+    /// table of what was done so far.
     Chaos {
-        /// How long all of them take together, about
-        #[arg(long, default_value_t = 15)]
-        minutes: u64,
+        /// How long all of them take together, about; with less than 5 each takes its shortest form,
+        /// which comes to nearly 5 as well
+        #[arg(long, default_value_t = 15, value_parser = chaos::minutes)]
+        minutes: u32,
         /// Print one JSON object per line instead
         #[arg(long)]
         json: bool,

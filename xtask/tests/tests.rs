@@ -103,18 +103,64 @@ fn chaos_stops_on_a_signal_with_what_it_asks() {
 }
 
 #[test]
+fn chaos_shows_on_a_signal_what_was_done() {
+    let place = Place::new(
+        r#"case "$*" in *--list*) printf 'chaos::one: test\nchaos::two: test\nchaos::three: test\n'; exit;;
+*two) echo $$ > "$PLACE/cargo.pid"; exec sleep 1000;; esac
+echo "$*" >> "$PLACE/args"
+echo '{"fault":"x","database":"SQLite","faults":1,"events":2,"runs":3,"failures":4,"repeats":5,
+"lost":0,"phantoms":0,"disorder":0,"seconds":6}' | tr -d '\n' >> "$REFLEX_CHAOS_REPORT""#,
+    );
+    let mut task = place.command("chaos").envs(URLS.map(|url| (url, "from-outside"))).spawn().unwrap();
+    poll("the second test to start", || place.read("cargo.pid").ends_with('\n'));
+    kill_process(Pid::from_child(&task), Signal::INT).unwrap();
+    assert!(!end(&mut task).success());
+    let said = place.read("stdout");
+    assert!(said.ends_with("| x | SQLite | 1 | 2 | 3 | 4 | 5 | 0 | 0 | 0 | 6 |\n\n"), "{said}");
+    assert_eq!(place.read("args").lines().count(), 1);
+    assert!(place.read("stderr").ends_with("error: stopped by a signal\n"), "{}", place.read("stderr"));
+}
+
+#[test]
+fn chaos_needs_some_time() {
+    let place = Place::new(r#"echo "$*" >> "$PLACE/args""#);
+    assert!(!end(&mut place.command("chaos").args(["--minutes", "0"]).spawn().unwrap()).success());
+    assert!(place.read("stderr").contains("from 5 minutes on"), "{}", place.read("stderr"));
+    assert_eq!(place.read("args"), "");
+}
+
+#[test]
 #[ignore = "needs Postgres and MariaDB: cargo xtask test"]
 fn bench_runs_with_servers_of_its_own() {
     let place = Place::new(r#"env > "$PLACE/env"; echo "$*" >> "$PLACE/args""#);
     let mut task = place.command("bench");
     assert!(end(&mut task.args(["--quick", "--filter", "read/"]).spawn().unwrap()).success());
     let args = place.read("args");
-    let (build, run) = args.split_once('\n').unwrap();
+    let [build, list, run] = args.lines().collect::<Vec<_>>()[..] else { panic!("{args}") };
     assert_eq!(build, "build --release --package=reflex-bench");
-    assert!(run.ends_with(" --package=reflex-bench -- --quick --filter=read/\n"), "{run}");
+    assert!(list.ends_with(" --package=reflex-bench -- --quick --filter=read/ --list"), "{list}");
+    assert!(run.ends_with(" --package=reflex-bench -- --quick --filter=read/"), "{run}");
     let urls = ["REFLEX_BENCH_POSTGRES_URL=postgres:", "REFLEX_BENCH_MARIADB_URL=mysql:"];
     assert!(urls.iter().all(|url| place.read("env").contains(url)));
     assert_eq!(place.folders(), Vec::<PathBuf>::new());
+}
+
+#[test]
+#[ignore = "needs Postgres and MariaDB: cargo xtask test"]
+fn bench_starts_no_server_for_what_cannot_be_measured() {
+    let place = Place::new(r#"echo "$*" >> "$PLACE/args"; case "$*" in *--list*) exit 1;; esac"#);
+    let mut task = place.command("bench");
+    assert!(!end(&mut task.args(["--filter", "no/such/row", "--peers"]).spawn().unwrap()).success());
+    let args = place.read("args");
+    assert!(args.lines().count() == 2 && args.ends_with(" --filter=no/such/row --list\n"), "{args}");
+}
+
+#[test]
+fn bench_lists_rows_without_a_server() {
+    let place = Place::new(r#"echo "$*" >> "$PLACE/args"; echo a/row"#);
+    assert!(end(&mut place.command("bench").arg("--list").spawn().unwrap()).success());
+    assert!(place.read("args").ends_with(" --package=reflex-bench -- --list\n"), "{}", place.read("args"));
+    assert_eq!(place.read("stdout"), "a/row\n");
 }
 
 #[test]
