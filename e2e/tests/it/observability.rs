@@ -55,6 +55,15 @@ fn used(text: &str, metrics: &BTreeSet<String>) -> BTreeSet<String> {
         .collect()
 }
 
+/// The names of all alerts.
+fn alerts() -> Vec<String> {
+    let rules = fs::read_to_string(path("prometheus-rules.yml")).unwrap();
+    let alerts: Vec<_> =
+        rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).map(str::to_owned).collect();
+    assert!(!alerts.is_empty());
+    alerts
+}
+
 #[tokio::test]
 async fn the_dashboard_shows_every_metric_and_no_other() {
     let (metrics, dashboard) = (metrics().await, dashboard());
@@ -67,7 +76,7 @@ async fn the_dashboard_shows_every_metric_and_no_other() {
 #[tokio::test]
 async fn alerts_ask_for_metrics_that_there_are() {
     let metrics = metrics().await;
-    for file in ["prometheus-rules.yml", "prometheus-rules.test.yml"] {
+    for file in ["prometheus-rules.yml", "prometheus-rules.test.yml", "README.md"] {
         let used = used(&fs::read_to_string(path(file)).unwrap(), &metrics);
         let unknown: Vec<_> = used.difference(&metrics).collect();
         assert!(used.len() > 5 && unknown.is_empty(), "{file}: {unknown:?}");
@@ -110,12 +119,17 @@ fn promtool(arguments: &[&str], file: &Path) {
 fn alerts_fire_when_they_should() {
     promtool(&["check", "rules"], &path("prometheus-rules.yml"));
     promtool(&["test", "rules"], &path("prometheus-rules.test.yml"));
-    let (rules, tests) = ("prometheus-rules.yml", "prometheus-rules.test.yml");
-    let tests = fs::read_to_string(path(tests)).unwrap();
-    for line in fs::read_to_string(path(rules)).unwrap().lines() {
-        if let Some(alert) = line.trim().strip_prefix("- alert: ") {
-            assert!(tests.contains(&format!("- alertname: {alert}\n")), "{alert} is never seen to fire");
-        }
+    let tests = fs::read_to_string(path("prometheus-rules.test.yml")).unwrap();
+    for alert in alerts() {
+        assert!(tests.contains(&format!("- alertname: {alert}\n")), "{alert} is never seen to fire");
+    }
+}
+
+#[test]
+fn the_readme_tells_what_each_alert_means() {
+    let readme = fs::read_to_string(path("README.md")).unwrap();
+    for alert in alerts() {
+        assert!(readme.contains(&format!("\n| {alert} | ")), "{alert} has no row");
     }
 }
 
