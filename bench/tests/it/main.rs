@@ -77,7 +77,7 @@ fn a_filter_that_chooses_nothing_is_an_error() {
 
 #[test]
 fn a_file_that_cannot_be_written_is_noticed_before_anything_is_measured() {
-    let output = call(&["--json=/no/such/folder/figures.json", "--filter=engine/run"]);
+    let output = call(&["--json=/no/such/folder/figures.json", "--quick", "--filter=engine/run"]);
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(!output.status.success() && output.stdout.is_empty());
     assert!(said.contains("write /no/such/folder/figures.json") && !said.contains("| `engine/run`"), "{said}");
