@@ -162,6 +162,14 @@ impl Error {
         self.at(event.id(), event.foreign_id())
     }
 
+    /// Names an event of which nothing but the id is known, unless the error names one already: for adapters that could not
+    /// read it.
+    #[must_use]
+    pub fn at_event_id(mut self, event_id: impl Into<Cursor>) -> Self {
+        self.0.event_id.get_or_insert_with(|| event_id.into());
+        self
+    }
+
     /// Names an event by its ids, unless the error names one already.
     pub(crate) fn at(mut self, event_id: &Cursor, foreign_id: &str) -> Self {
         if self.0.event_id.is_none() {

@@ -32,7 +32,8 @@ use crate::{Cursor, Error, Result};
 ///   finds it so. Without a source that tells, a consumer is at the head while it waits. Waiting for lag is healthy too.
 /// - A consumer that was never run is not healthy, nor is one that has not opened its stream for the first time.
 /// - A consumer whose run ended with an unexpected error fails, and goes on failing while it is run again, until its cursor
-///   moves past the event that failed. If it did not fail at an event, a second at the head is enough.
+///   moves past the event that failed. If it did not fail at an event, a second at the head is enough. A panic is such an end,
+///   but nobody runs the consumer again unless its service does.
 /// - A consumer that has ended because its service wanted it is healthy: by the shutdown of
 ///   [`run_until`](crate::run_until), at the head of a [to-head](crate::Spec::to_head) spec, or because the future was dropped.
 ///   One that was stopped or cancelled by the other side is healthy for as long as the patience; then somebody should have run
@@ -80,7 +81,9 @@ impl Health {
     /// Sets for how long a consumer may be without progress while it is not at the head. Default: 1 minute.
     ///
     /// It holds for this handle and clones of it. Handles of different patience look at the same consumers: a short one for
-    /// readiness, a long one for a restart by the orchestrator.
+    /// readiness, a long one for a restart by the orchestrator. A database that answers nothing is noticed at the deadline of the
+    /// table that is read, by default 30 seconds: a patience below that finds nothing earlier in a consumer that was at its
+    /// head.
     #[must_use]
     pub fn patience(mut self, patience: Duration) -> Self {
         self.patience = patience;

@@ -64,7 +64,8 @@ const SLOW: Duration = Duration::from_millis(1);
 ///
 /// # Panics
 ///
-/// As [`Metrics::global`] does, if the spec has no metrics of its own.
+/// As [`Metrics::global`] does, if the spec has no metrics of its own. A panic of the consumer is not caught: it counts as an
+/// error in metrics and health, and passes through this future to whoever polls it, so look at what the task ends with.
 ///
 /// # Cancel safety
 ///

@@ -77,7 +77,7 @@ impl<D: Dialect> CursorsTable<D> {
         let names = options.names()?;
         let sql = within(options.deadline, || format!("open cursors table `{}`", names.table), async {
             let attempted = format!("connect to the database to open table `{}`", names.table);
-            let mut conn = pool.acquire().await.map(Lease::<D>::new).map_err(Problem::database(attempted))?;
+            let mut conn = Lease::<D>::acquire(pool, attempted).await?;
             let inspected = D::inspect_cursors(&mut conn, &names).await;
             conn.release();
             inspected
@@ -320,8 +320,7 @@ impl<D: Dialect> CursorsTable<D> {
     ) -> Result<T> {
         let attempted = || format!("{attempted} in table `{}`", self.inner.sql.table);
         within(self.inner.options.deadline, attempted, async {
-            let mut conn =
-                self.inner.pool.acquire().await.map(Lease::<D>::new).map_err(Problem::database(attempted()))?;
+            let mut conn = Lease::<D>::acquire(&self.inner.pool, attempted()).await?;
             let answer = query(&mut conn).await;
             conn.release();
             answer.map_err(Problem::database(attempted()))

@@ -28,6 +28,11 @@ pub(crate) enum Problem {
     InvalidName(String),
     #[error("{attempted}")]
     Database { attempted: String, source: sqlx::Error },
+    #[error(
+        "{attempted}: no connection to {server} while the pool waited for one: is the server running and reachable, or are all \
+         connections of the pool in use?"
+    )]
+    NoConnection { attempted: String, server: String, source: sqlx::Error },
     #[error("{attempted}: no answer within {} s; is the database stalled or out of reach?", .deadline.as_secs_f64())]
     Deadline { attempted: String, deadline: Duration },
     #[error(
@@ -80,6 +85,8 @@ pub(crate) enum Problem {
     ServerChanged { table: String },
     #[error("event {id} of table `{table}` cannot be read; correct its row, or pass over it with `reflex cursors set`")]
     Unreadable { table: String, id: i64, source: sqlx::Error },
+    #[error("the timestamp of the oldest event after {after} of table `{table}` cannot be read; correct its row")]
+    UnreadableTime { table: String, after: i64, source: sqlx::Error },
     #[error("the type of event {id}, {event_type}, does not fit in 32 bits")]
     TypeOutOfRange { id: i64, event_type: i64 },
     #[error("the event at position {at} of the insert cannot be stored in table `{table}`: {problem}")]
@@ -136,6 +143,13 @@ impl Error {
         matches!(*self.0, Problem::CursorAhead { .. })
     }
 
+    /// True if there is an event whose row cannot be read: a column without a value, a type of more than 32 bits, text that is
+    /// no UTF-8, a timestamp that is no date. It stays so until somebody corrects the row or moves cursors past it.
+    #[must_use]
+    pub fn is_unreadable(&self) -> bool {
+        self.unreadable_event().is_some() || matches!(*self.0, Problem::UnreadableTime { .. })
+    }
+
     /// True if a consumer's cursor is not where its run left it, because somebody else runs the same consumer.
     #[must_use]
     pub fn is_fenced(&self) -> bool {
@@ -158,7 +172,15 @@ impl Error {
     #[must_use]
     pub fn as_database(&self) -> Option<&sqlx::Error> {
         match &*self.0 {
-            Problem::Database { source, .. } => Some(source),
+            Problem::Database { source, .. } | Problem::NoConnection { source, .. } => Some(source),
+            _ => None,
+        }
+    }
+
+    /// The id of the event whose row cannot be read.
+    fn unreadable_event(&self) -> Option<i64> {
+        match *self.0 {
+            Problem::Unreadable { id, .. } | Problem::TypeOutOfRange { id, .. } => Some(id),
             _ => None,
         }
     }
@@ -195,7 +217,12 @@ impl Error {
         if self.is_invalid() {
             return reflex_core::Error::invalid(self.to_string());
         }
-        reflex_core::Error::stream(format!("read events table `{table}`"), self)
+        let event_id = self.unreadable_event();
+        let error = reflex_core::Error::stream(format!("read events table `{table}`"), self);
+        match event_id {
+            Some(id) => error.at_event_id(id),
+            None => error,
+        }
     }
 }
 

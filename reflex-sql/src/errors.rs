@@ -113,7 +113,7 @@ impl<D: Dialect> ErrorsTable<D> {
         let names = options.names()?;
         let sql = within(options.deadline, || format!("open errors table `{}`", names.table), async {
             let attempted = format!("connect to the database to open table `{}`", names.table);
-            let mut conn = pool.acquire().await.map(Lease::<D>::new).map_err(Problem::database(attempted))?;
+            let mut conn = Lease::<D>::acquire(pool, attempted).await?;
             let inspected = D::inspect_errors(&mut conn, &names).await;
             conn.release();
             inspected
@@ -351,7 +351,7 @@ impl<D: Dialect> ErrorsTable<D> {
     }
 
     async fn acquire(&self, attempted: impl Fn() -> String) -> Result<Lease<D>> {
-        self.inner.pool.acquire().await.map(Lease::new).map_err(Problem::database(attempted()))
+        Lease::acquire(&self.inner.pool, attempted()).await
     }
 }
 

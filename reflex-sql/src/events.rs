@@ -137,7 +137,7 @@ impl<D: Dialect> EventsTable<D> {
         let cluster = options.cluster_grace.is_some();
         let opening = within(options.deadline, || format!("open events table `{}`", names.table), async {
             let attempted = format!("connect to the database to open table `{}`", names.table);
-            let mut conn = pool.acquire().await.map(Lease::<D>::new).map_err(Problem::database(attempted))?;
+            let mut conn = Lease::<D>::acquire(pool, attempted).await?;
             let inspected = inspect::<D>(&mut conn, &names, options.gap_mode, cluster).await;
             conn.release();
             inspected

@@ -80,10 +80,7 @@ impl<D: Dialect> Table<D> {
 
     pub(crate) async fn acquire(&self) -> Result<Lease<D>> {
         let attempted = || format!("connect to the database to read table `{}`", self.sql.table);
-        within(self.options.deadline, attempted, async {
-            self.readers.acquire().await.map(Lease::new).map_err(Problem::database(attempted()))
-        })
-        .await
+        within(self.options.deadline, attempted, Lease::acquire(&self.readers, attempted())).await
     }
 
     /// Lets a query fail that is not answered in time.
@@ -134,6 +131,18 @@ pub(crate) struct Lease<D: Dialect>(Option<PoolConnection<D>>);
 impl<D: Dialect> Lease<D> {
     pub(crate) fn new(conn: PoolConnection<D>) -> Self {
         Self(Some(conn))
+    }
+
+    /// Takes a connection from the pool. `attempted` says what for.
+    pub(crate) async fn acquire(pool: &Pool<D>, attempted: impl Into<String>) -> Result<Self> {
+        match pool.acquire().await {
+            Ok(conn) => Ok(Self::new(conn)),
+            Err(source @ sqlx::Error::PoolTimedOut) => {
+                let (attempted, server) = (attempted.into(), D::location(pool));
+                Err(Problem::NoConnection { attempted, server, source }.into())
+            }
+            Err(error) => Err(Problem::database(attempted)(error)),
+        }
     }
 
     /// Puts the connection back. Nothing may be under way on it.

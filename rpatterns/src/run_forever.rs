@@ -105,7 +105,7 @@ impl RunForever {
 ///
 /// # Panics
 ///
-/// As [`run`](reflex_core::run).
+/// As [`run`](reflex_core::run): a panic of the consumer ends this function too.
 ///
 /// # Cancel safety
 ///

@@ -38,7 +38,7 @@ Exit codes:
   0    what was asked has happened
   1    it failed
   2    the command line is wrong
-  3    `reflex lag` found a consumer past a limit, or with a limit one that is ahead of the table
+  3    `reflex lag` found a consumer past a limit, or with a limit one that is ahead of the table or unreadable
   130  after Ctrl-C; 143 after SIGTERM";
 
 #[derive(Debug, Subcommand)]
@@ -256,7 +256,9 @@ pub(crate) struct TailArgs {
 /// A cursor can be ahead of the table, higher than every id that the table ever had, after a restore for example. The
 /// consumer would fail. Such a line is marked; with --json `ahead` is true, and how far it is behind is null.
 ///
-/// With a limit the exit code is 3 if any consumer is past it or its cursor is ahead, and the message names each.
+/// The timestamp of the oldest event may be no date. Such a line is marked as well; with --json `problem` says why.
+///
+/// With a limit the exit code is 3 if any consumer is past it, marked as ahead or as unreadable, and the message names each.
 #[derive(Debug, Args)]
 #[command(
     verbatim_doc_comment,

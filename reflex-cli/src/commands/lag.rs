@@ -1,13 +1,13 @@
 use anyhow::{Context, Result, bail};
 use chrono::{DateTime, Utc};
-use reflex_sql::{CursorsTable, Dialect, EventsTable, StoredCursor};
+use reflex_sql::{Backlog, CursorsTable, Dialect, EventsTable, StoredCursor};
 use serde::Serialize;
 use sqlx::Pool;
 
 use crate::{
     args::LagArgs,
     database::{Database, IfMissing, with_pool},
-    exit::{OutputClosed, PastLimit},
+    exit::{OutputClosed, PastLimit, chain},
     output::Output,
     table::{TextTable, counted},
 };
@@ -30,15 +30,17 @@ struct Lag {
     consumer: String,
     cursor: String,
     head: String,
-    /// None if the cursor is ahead.
+    /// None if the cursor is ahead, or an event is unreadable.
     events_behind: Option<u64>,
-    /// None if the cursor is ahead.
+    /// As `events_behind`.
     seconds_behind: Option<f64>,
     /// Whether the cursor is higher than every id that the table ever had, so that nothing is delivered.
     ahead: bool,
     state: State,
     /// The sessions that may still write ids that are missing right after the cursor.
     blocked_by: Vec<String>,
+    /// Why it cannot be told how far the consumer is behind.
+    problem: Option<String>,
 }
 
 /// What the database tells about a consumer: not whether it runs.
@@ -49,15 +51,24 @@ enum State {
     Behind,
     Blocked,
     Ahead,
+    Unreadable,
 }
 
-impl State {
-    fn new(events_behind: Option<u64>, blocked_by: &[String]) -> Self {
-        match events_behind {
-            None => Self::Ahead,
-            Some(0) => Self::AtHead,
-            Some(_) if blocked_by.is_empty() => Self::Behind,
-            Some(_) => Self::Blocked,
+/// What waits behind a cursor, as far as that can be told.
+enum Waiting {
+    Events(Backlog),
+    Ahead,
+    Unreadable(reflex_sql::Error),
+}
+
+impl Waiting {
+    fn state(&self, blocked_by: &[String]) -> State {
+        match self {
+            Self::Ahead => State::Ahead,
+            Self::Unreadable(_) => State::Unreadable,
+            Self::Events(backlog) if backlog.events == 0 => State::AtHead,
+            Self::Events(_) if blocked_by.is_empty() => State::Behind,
+            Self::Events(_) => State::Blocked,
         }
     }
 }
@@ -70,6 +81,7 @@ impl Lag {
             State::Behind => "behind".to_owned(),
             State::Blocked => format!("blocked by {}", self.blocked_by.join("; ")),
             State::Ahead => "ahead of the table".to_owned(),
+            State::Unreadable => format!("unreadable: {}", self.problem.as_deref().unwrap_or("unknown")),
         }
     }
 
@@ -86,8 +98,14 @@ impl Lag {
         {
             behind.push(format!("{seconds:.1} s behind, {max} s allowed"));
         }
-        if self.ahead && (max_events.is_some() || max_seconds.is_some()) {
+        if max_events.is_none() && max_seconds.is_none() {
+            return None;
+        }
+        if self.ahead {
             behind.push(format!("ahead of the table: its cursor is {}, the highest id is {}", self.cursor, self.head));
+        }
+        if let Some(problem) = &self.problem {
+            behind.push(format!("at an event that cannot be read: {problem}"));
         }
         (!behind.is_empty()).then(|| format!("consumer `{}` is {}", self.consumer, behind.join(" and ")))
     }
@@ -121,24 +139,32 @@ fn chosen(stored: Vec<StoredCursor>, consumers: &[String]) -> Result<Vec<StoredC
 }
 
 async fn lag<D: Dialect>(events: &EventsTable<D>, stored: StoredCursor) -> Result<Lag> {
-    let backlog = match events.backlog(Some(&stored.cursor)).await {
-        Err(error) if error.is_cursor_ahead() => None,
-        backlog => Some(backlog?),
+    let waiting = match events.backlog(Some(&stored.cursor)).await {
+        Err(error) if error.is_cursor_ahead() => Waiting::Ahead,
+        Err(error) if error.is_unreadable() => Waiting::Unreadable(error),
+        backlog => Waiting::Events(backlog?),
     };
-    let behind = backlog.as_ref().is_some_and(|backlog| backlog.events > 0);
+    let behind = matches!(&waiting, Waiting::Events(backlog) if backlog.events > 0);
     let blocked_by = if behind { events.blocking(Some(&stored.cursor)).await? } else { Vec::new() };
     // Read afterwards, so that it is not below what was counted.
     let head = events.head().await?;
     let age = |oldest: DateTime<Utc>| (Utc::now() - oldest).as_seconds_f64().max(0.0);
+    let state = waiting.state(&blocked_by);
+    let (backlog, problem) = match waiting {
+        Waiting::Events(backlog) => (Some(backlog), None),
+        Waiting::Ahead => (None, None),
+        Waiting::Unreadable(error) => (None, Some(chain(anyhow::Error::from(error).chain()))),
+    };
     Ok(Lag {
         consumer: stored.consumer,
         cursor: stored.cursor.to_string(),
         head: head.unwrap_or(0).to_string(),
         events_behind: backlog.as_ref().map(|backlog| backlog.events),
         seconds_behind: backlog.as_ref().map(|backlog| backlog.oldest.map_or(0.0, age)),
-        ahead: backlog.is_none(),
-        state: State::new(backlog.map(|backlog| backlog.events), &blocked_by),
+        ahead: state == State::Ahead,
+        state,
         blocked_by,
+        problem,
     })
 }
 
@@ -165,15 +191,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_holds_a_consumer_back_is_named() {
-        let session = ["session 7".to_owned()];
-        assert_eq!(State::new(Some(3), &session), State::Blocked);
-        assert_eq!(State::new(Some(3), &[]), State::Behind);
-        assert_eq!(State::new(Some(0), &[]), State::AtHead);
-        assert_eq!(State::new(None, &[]), State::Ahead);
-    }
-
-    #[test]
     fn a_limit_is_the_most_that_is_allowed() {
         let lag = Lag {
             consumer: "billing".into(),
@@ -184,6 +201,7 @@ mod tests {
             ahead: false,
             state: State::Behind,
             blocked_by: Vec::new(),
+            problem: None,
         };
         assert_eq!(lag.past(None, None), None);
         assert_eq!(lag.past(Some(2), Some(1.5)), None);

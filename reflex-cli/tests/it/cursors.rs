@@ -49,7 +49,7 @@ fn lag_is_counted_in_events_and_seconds() {
     let mut lag = objects(&succeed(&mut database.reflex(&["lag", "--json"])));
     let done = json!({
         "cursor": "3", "head": "3", "events_behind": 0, "seconds_behind": 0.0, "ahead": false, "state": "at_head",
-        "blocked_by": [],
+        "blocked_by": [], "problem": null,
     });
     assert_eq!(lag[0].as_object_mut().unwrap().remove("consumer"), Some(json!("done")));
     assert_eq!(lag[0], done);
@@ -91,4 +91,26 @@ fn a_cursor_ahead_of_the_table_is_not_taken_for_one_at_its_head() {
     let message = fail(&mut database.reflex(&["tail", "--after", "9"]), 1);
     assert!(message.contains("--after 9 is ahead of the table, whose highest id so far is 1"), "{message}");
     assert!(!message.contains("cursors set"), "{message}");
+}
+
+#[tokio::test]
+async fn a_consumer_at_an_unreadable_event_is_marked_and_the_others_are_measured() {
+    let database = TestDatabase::new();
+    database.insert("a");
+    let pool = sqlx::SqlitePool::connect(&database.url).await.unwrap();
+    let sql = "insert into events (foreign_id, type, timestamp) values ('a', 1, 'noon')";
+    sqlx::raw_sql(sql).execute(&pool).await.unwrap();
+    for (consumer, cursor) in [("done", "2"), ("stuck", "1")] {
+        succeed(&mut database.reflex(&["cursors", "set", consumer, cursor]));
+    }
+    let lag = objects(&succeed(&mut database.reflex(&["lag", "--json"])));
+    assert_eq!((&lag[0]["state"], &lag[0]["problem"]), (&json!("at_head"), &json!(null)));
+    assert_eq!((&lag[1]["state"], &lag[1]["events_behind"]), (&json!("unreadable"), &json!(null)));
+    assert!(lag[1]["problem"].as_str().unwrap().contains("oldest event after 1"), "{}", lag[1]);
+    assert!(succeed(&mut database.reflex(&["lag"])).contains("unreadable: the timestamp of the oldest event"));
+    let message = fail(&mut database.reflex(&["lag", "--max-events=100"]), 3);
+    assert!(
+        message.contains("consumer `stuck` is at an event that cannot be read") && !message.contains("done"),
+        "{message}"
+    );
 }

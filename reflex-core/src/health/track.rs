@@ -404,10 +404,16 @@ impl LastCursor {
     }
 }
 
-/// An error with its causes.
+/// An error with its causes. Some libraries repeat the cause in their own message: it is said once.
 fn chain(error: &Error) -> String {
     let causes = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source());
-    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+    let mut messages: Vec<String> = Vec::new();
+    for message in causes.map(ToString::to_string) {
+        if !messages.last().is_some_and(|last| last.ends_with(&message)) {
+            messages.push(message);
+        }
+    }
+    messages.join(": ")
 }
 
 impl std::fmt::Debug for Slow {

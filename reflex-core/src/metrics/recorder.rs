@@ -153,6 +153,9 @@ impl Recorder {
 impl Drop for Recorder {
     fn drop(&mut self) {
         self.flush();
+        if std::thread::panicking() {
+            self.failed();
+        }
     }
 }
 

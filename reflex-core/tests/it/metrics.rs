@@ -4,7 +4,7 @@ use std::{future::ready, time::Duration};
 
 use chrono::{TimeDelta, Utc};
 use futures_util::future::join;
-use reflex_core::{Error, MemoryCursors, MemoryEvents, NewEvent, Progress, Spec, consumer_fn, run, run_until};
+use reflex_core::{Error, Event, MemoryCursors, MemoryEvents, NewEvent, Progress, Spec, consumer_fn, run, run_until};
 use reflex_testing::{ScriptedConsumer, Step, eventually, poll_times};
 use tokio::time::sleep;
 
@@ -44,6 +44,15 @@ async fn a_run_that_fails_keeps_its_lag_and_counts_an_error() {
         scrape.value(&format!("reflex_consumer_event_age_seconds_bucket{{consumer_name=\"billing\",le=\"{le}\"}}"))
     };
     assert_eq!((bucket("1000"), bucket("10000")), (Some(0.0), Some(1.0)));
+}
+
+#[tokio::test]
+async fn a_panic_counts_as_an_error() {
+    let scrape = Scrape::new();
+    let consumer = consumer_fn("billing", |_event: Event| async { panic!("a bug") });
+    let mut spec = Spec::new(filled(1), MemoryCursors::new(), consumer).metrics(&scrape.metrics);
+    assert!(tokio::spawn(async move { run(&mut spec).await }).await.unwrap_err().is_panic());
+    assert_eq!(scrape.consumer(ERRORS, "billing"), Some(1.0));
 }
 
 #[tokio::test]

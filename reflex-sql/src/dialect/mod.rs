@@ -10,7 +10,7 @@ use std::{
 use chrono::{DateTime, Utc};
 use futures_util::{Stream, TryStreamExt};
 use reflex_core::{BoxWakeUps, EventParts, NewEvent};
-use sqlx::{Database, Pool, SqlStr};
+use sqlx::{Database, Pool, SqlStr, error::UnexpectedNullError};
 
 use crate::{
     Result,
@@ -37,8 +37,10 @@ macro_rules! common_operations {
         async fn backlog(conn: &mut $connection, sql: &EventsSql, after: i64) -> Result<Backlog> {
             let attempted = format!("count the events of table `{}` after id {after}", sql.table);
             let row = sqlx::query(sql.backlog.clone()).bind(after).fetch_one(conn).await;
-            let counted = row.and_then(|row| Ok((row.try_get::<i64, _>(0)?, oldest(&row)?)));
-            let (events, oldest) = counted.map_err(Problem::database(attempted))?;
+            let counted = row.and_then(|row| Ok((row.try_get::<i64, _>(0)?, row)));
+            let (events, row) = counted.map_err(Problem::database(attempted))?;
+            let table = sql.table.to_string();
+            let oldest = oldest(&row).map_err(|source| Problem::UnreadableTime { table, after, source })?;
             Ok(Backlog { events: events.unsigned_abs(), oldest })
         }
 
@@ -127,6 +129,9 @@ pub trait Operations: Database {
 
     /// The pool that readers take their connections from, with what correctness needs set on each.
     fn readers(pool: &Pool<Self>, connections: u32) -> Pool<Self>;
+
+    /// Where the database is, as an error names it: without a password.
+    fn location(pool: &Pool<Self>) -> String;
 
     /// How processes that share the database wake each other, if it has a way.
     fn wake_ups(_pool: &Pool<Self>) -> Option<BoxWakeUps> {
@@ -486,7 +491,7 @@ pub(crate) async fn read_rows<R>(
     let failed = |error| Problem::database(format!("read table `{table}` after id {}", range.after))(error);
     let entry = |row: &R, id| match parts(row, id) {
         Ok((parts, event_type)) => Entry::new(id, event_type, parts),
-        Err(source) => Err(Problem::Unreadable { table: table.to_string(), id, source }),
+        Err(source) => Err(Problem::Unreadable { table: table.to_string(), id, source: in_words(source) }),
     };
     let mut rows = pin!(rows);
     let mut scan = Scan::default();
@@ -512,6 +517,16 @@ pub(crate) async fn read_rows<R>(
     }
     scan.full = scan.abandoned || scan.rows >= range.limit;
     Ok(scan)
+}
+
+/// Says which column has no value, instead of what to decode it as. Drivers take a date of zeros for none.
+fn in_words(error: sqlx::Error) -> sqlx::Error {
+    match &error {
+        sqlx::Error::ColumnDecode { index, source } if source.is::<UnexpectedNullError>() => {
+            sqlx::Error::Decode(format!("column {index} has no value, or is a date of zeros").into())
+        }
+        _ => error,
+    }
 }
 
 /// Of so many rows the decoding of one is timed.

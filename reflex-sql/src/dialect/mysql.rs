@@ -65,6 +65,14 @@ impl Operations for MySql {
             .connect_lazy_with((*pool.connect_options()).clone())
     }
 
+    fn location(pool: &Pool<MySql>) -> String {
+        let options = pool.connect_options();
+        match options.get_socket() {
+            Some(socket) => socket.display().to_string(),
+            None => format!("{}:{}", options.get_host(), options.get_port()),
+        }
+    }
+
     async fn topic(_conn: &mut MySqlConnection, sql: &EventsSql) -> Result<String> {
         Ok(sql.home.to_string())
     }

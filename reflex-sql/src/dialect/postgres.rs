@@ -54,6 +54,14 @@ impl Operations for Postgres {
             .connect_lazy_with((*pool.connect_options()).clone())
     }
 
+    fn location(pool: &Pool<Postgres>) -> String {
+        let options = pool.connect_options();
+        match options.get_socket() {
+            Some(socket) => socket.display().to_string(),
+            None => format!("{}:{}", options.get_host(), options.get_port()),
+        }
+    }
+
     async fn scan_many(
         conn: &mut PgConnection,
         sql: &EventsSql,

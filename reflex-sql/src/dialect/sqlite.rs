@@ -37,6 +37,10 @@ impl Operations for Sqlite {
         pool.clone()
     }
 
+    fn location(pool: &Pool<Sqlite>) -> String {
+        pool.connect_options().get_filename().display().to_string()
+    }
+
     async fn topic(conn: &mut SqliteConnection, sql: &EventsSql) -> Result<String> {
         let file = sqlx::query_scalar("select file from pragma_database_list where name = ?1");
         let file = file.bind(sql.table.schema().unwrap_or("main")).fetch_one(conn).await;
@@ -225,18 +229,18 @@ fn oldest(row: &SqliteRow) -> Result<Option<DateTime<Utc>>, sqlx::Error> {
 
 /// What the row says, and its type. A value of any type is text and bytes as well.
 fn parts(row: &SqliteRow, id: i64) -> Result<(EventParts<'_>, i64), sqlx::Error> {
-    let null = || sqlx::Error::Decode(UnexpectedNullError.into());
+    let null = |column: &str| sqlx::Error::ColumnDecode { index: column.into(), source: UnexpectedNullError.into() };
     let parts = EventParts {
         id: id.into(),
         event_type: Default::default(),
-        foreign_id: row.try_get_unchecked::<Option<&str>, _>(1)?.ok_or_else(null)?,
+        foreign_id: row.try_get_unchecked::<Option<&str>, _>(1)?.ok_or_else(|| null("1"))?,
         timestamp: row.try_get(2)?,
         metadata: row.try_get_unchecked::<Option<&[u8]>, _>(4)?.unwrap_or_default(),
         trace: row.try_get_unchecked::<Option<&[u8]>, _>(5)?.unwrap_or_default(),
     };
     // Without an `Option`, SQLite reads null as 0.
     let event_type: Option<i64> = row.try_get(3)?;
-    Ok((parts, event_type.ok_or_else(null)?))
+    Ok((parts, event_type.ok_or_else(|| null("3"))?))
 }
 
 /// As the default of the column writes it, so that text compares as time.

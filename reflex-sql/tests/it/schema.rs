@@ -1,9 +1,13 @@
 //! Tables that are not what they should be, and tables that other tools made.
 
+use std::time::Duration;
+
 use reflex_core::{NewEvent, StreamOptions};
-use reflex_sql::{CursorsTable, CursorsTableOptions, DialectName, ErrorsTable, EventsTable, EventsTableOptions, ddl};
+use reflex_sql::{
+    CursorsTable, CursorsTableOptions, Dialect, DialectName, ErrorsTable, EventsTable, EventsTableOptions, ddl,
+};
 use reflex_testing::collect;
-use sqlx::{AssertSqlSafe, MySql, Postgres, Sqlite};
+use sqlx::{AssertSqlSafe, MySql, Pool, Postgres, Sqlite, pool::PoolOptions};
 
 use crate::{
     bench::{on, with_causes},
@@ -27,6 +31,29 @@ async fn a_missing_table_is_named_with_the_remedy<D: Backend>() -> Result<()> {
         assert!(message.contains("`nothing_here`") && message.contains("reflex migrate"), "{message}");
     }
     Ok(())
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_run_is_named() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let address = format!("127.0.0.1:{port}");
+    let patience = Duration::from_millis(50);
+    let pool =
+        PoolOptions::new().acquire_timeout(patience).connect_lazy(&format!("postgres://me@{address}/shop")).unwrap();
+    check_no_connection::<Postgres>(&pool, &address).await;
+    let pool =
+        PoolOptions::new().acquire_timeout(patience).connect_lazy(&format!("mysql://me@{address}/shop")).unwrap();
+    check_no_connection::<MySql>(&pool, &address).await;
+}
+
+async fn check_no_connection<D: Dialect>(pool: &Pool<D>, address: &str) {
+    let events = EventsTable::open(pool, "events").await.expect_err("no server listens there");
+    let cursors = CursorsTable::open(pool, "cursors").await.expect_err("no server listens there");
+    for error in [events, cursors] {
+        let message = error.to_string();
+        assert!(message.contains(address) && message.contains("is the server running"), "{message}");
+        assert!(error.as_database().is_some(), "{error:?}");
+    }
 }
 
 async fn names_that_are_no_identifiers_are_refused<D: Backend>() -> Result<()> {

@@ -100,11 +100,13 @@ async fn read_all<D: Backend>(pool: &Pool<D>) -> Vec<Event> {
 /// nothing after it. Once it is gone, so is the error.
 async fn refused<D: Backend>(pool: &Pool<D>, id: i64, words: &[&str]) {
     let before = D::number(pool, &format!("select count(*) from events where id < {id}")).await.unwrap();
-    assert_eq!(read_up_to_refused(pool, id, words).await.len() as i64, before);
+    let (events, error) = read_up_to_refused(pool, id, words).await;
+    assert_eq!(events.len() as i64, before);
+    assert_eq!(error.event_id(), Some(&id.into()), "{error}");
 }
 
-/// What is delivered before a refused event, for a reason with all of `words`.
-async fn read_up_to_refused<D: Backend>(pool: &Pool<D>, id: i64, words: &[&str]) -> Vec<Event> {
+/// What is delivered before an event that is refused for a reason with all of `words`, and that reason.
+async fn read_up_to_refused<D: Backend>(pool: &Pool<D>, id: i64, words: &[&str]) -> (Vec<Event>, reflex_core::Error) {
     let (events, error) = read(&open(pool).await, 0).await;
     let message = message(&error);
     assert!(!error.is_head_reached() && !error.is_expected(), "{message}");
@@ -115,7 +117,7 @@ async fn read_up_to_refused<D: Backend>(pool: &Pool<D>, id: i64, words: &[&str])
     run(pool, &format!("delete from events where id = {id}")).await;
     let left = D::number(pool, "select count(*) from events").await.unwrap();
     assert_eq!(read_all(pool).await.len() as i64, left);
-    events
+    (events, error)
 }
 
 async fn add<D: Backend>(pool: &Pool<D>, count: usize) {
