@@ -5,12 +5,12 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use prometheus::Registry;
 use reflex_core::{
     Consumer, Cursor, CursorStore, Event, HandlerError, MemoryCursors, Metrics, Spec, StreamFunc, consumer_fn, run,
 };
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, task::JoinSet};
 
 use crate::latency::now;
 
@@ -51,6 +51,13 @@ where
     let cursor = cursors.get(&name).await?;
     ensure!(cursor == Some(Cursor::from(head as i64)), "`{name}` ended at {cursor:?} instead of {head}");
     Ok(())
+}
+
+/// Does it in a task of its own, as a service would, which ends with the future.
+pub(crate) async fn in_task<T: Send + 'static>(work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
+    let mut task = JoinSet::new();
+    task.spawn(work);
+    task.join_next().await.context("there is a task")??
 }
 
 /// Follows a table after this id, and tells when each event arrived.

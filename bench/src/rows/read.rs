@@ -13,7 +13,7 @@ use crate::{
     bench::Bench,
     measure::{Sample, Stopwatch, in_turns},
     report::{Requirement, Row, Unit},
-    specs::{idle_consumer, metrics, run_to_head},
+    specs::{idle_consumer, in_task, metrics, run_to_head},
 };
 
 const ROWS: u64 = 1_000_000;
@@ -70,21 +70,25 @@ fn back_fill(bench: &Bench) -> Result<()> {
 async fn consumer<D: Backend>(db: &Db<D>, options: EventsTableOptions, rows: u64) -> Result<Sample> {
     let (events, cursors, metrics) = (db.open(options).await?, BufferedCursors::new(db.cursors().await?), metrics()?);
     let watch = Stopwatch::start();
-    run_to_head(events, cursors, idle_consumer(), &metrics, rows).await?;
+    let run = async move { run_to_head(events, cursors, idle_consumer(), &metrics, rows).await };
+    in_task(run).await?;
     Ok(watch.stop(rows))
 }
 
 async fn bare<D: Backend>(db: &Db<D>, table: &str, rows: u64, page: u32) -> Result<Sample> {
-    let mut conn = db.pool.acquire().await?;
+    let (mut conn, table) = (db.pool.acquire().await?, table.to_owned());
     let watch = Stopwatch::start();
-    let (mut after, mut count) = (0, 0);
-    loop {
-        let events = D::page(&mut conn, table, after, page).await?;
-        let Some(last) = events.last() else { break };
-        after = last.id;
-        count += events.len() as u64;
-        black_box(events);
-    }
+    let read = async move {
+        let (mut after, mut count) = (0, 0);
+        loop {
+            let events = D::page(&mut conn, &table, after, page).await?;
+            let Some(last) = events.last() else { return anyhow::Ok(count) };
+            after = last.id;
+            count += events.len() as u64;
+            black_box(events);
+        }
+    };
+    let count = in_task(read).await?;
     ensure!(count == rows, "the loop read {count} rows of {rows}");
     Ok(watch.stop(rows))
 }
