@@ -167,7 +167,7 @@ impl EventsTableOptions {
         self
     }
 
-    /// How often an idle table is looked at, with up to a tenth of jitter on top. Events inserted through this process are seen
+    /// How often an idle table is looked at, with up to a fifth of jitter on top. Events inserted through this process are seen
     /// at once, and those of other processes where there are [wake-ups](crate::EventsTable#wake-ups), whatever the interval.
     /// Default: 1 second.
     pub fn poll_interval(mut self, interval: Duration) -> Self {

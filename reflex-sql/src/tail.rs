@@ -243,7 +243,7 @@ impl<D: Dialect> Reader<D> {
         let pause = match pace {
             Pace::Now => return,
             Pace::Soon(since) => (since.elapsed() / 10).clamp(MIN_PAUSE, MAX_PAUSE),
-            Pace::Idle => self.polling.pause(self.table.bell.hears()).mul_f64(rand::random_range(1.0..1.1)),
+            Pace::Idle => self.polling.pause(self.table.bell.hears()).mul_f64(rand::random_range(1.0..1.2)),
         };
         select! {
             () = self.table.wake.notified() => {}

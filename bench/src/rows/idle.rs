@@ -19,7 +19,7 @@ use crate::{
 const CONSUMERS: usize = 100;
 const EVENTS: u64 = 1_000;
 /// How long nothing happens, in seconds.
-const WINDOW: f64 = 10.0;
+const WINDOW: f64 = 20.0;
 /// Longer than a stream has to be quiet until delayed cursors are written.
 const CALM: Duration = Duration::from_secs(1);
 
