@@ -52,7 +52,7 @@ fn document(runner: &Runner) -> Result<()> {
 
 /// Checks each published package without any feature and with each by itself.
 fn check_features(runner: &Runner, packages: &[Package]) -> Result<()> {
-    for Package { name, features } in packages {
+    for Package { name, features, .. } in packages {
         let alone = ["check", "--quiet", "--no-default-features", "--package", name];
         for feature in features.iter().map(Some).chain([None]) {
             let shown = feature.map_or("none", String::as_str);
@@ -67,6 +67,7 @@ fn check_features(runner: &Runner, packages: &[Package]) -> Result<()> {
 
 /// Packages what is published, and builds it from the packages alone.
 fn package(runner: &Runner, packages: &[Package]) -> Result<()> {
+    packages::forget_unpacked(packages)?;
     let mut cargo = runner.cargo();
     cargo.arg("package").args(packages.iter().map(|package| format!("--package={}", package.name)));
     if env::var_os("CI").is_none_or(|ci| ci != "true") {
