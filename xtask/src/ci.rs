@@ -52,7 +52,7 @@ fn document(runner: &Runner) -> Result<()> {
 
 /// Checks each published package without any feature and with each by itself.
 fn check_features(runner: &Runner, packages: &[Package]) -> Result<()> {
-    for Package { name, features, .. } in packages {
+    for Package { name, features } in packages {
         let alone = ["check", "--quiet", "--no-default-features", "--package", name];
         for feature in features.iter().map(Some).chain([None]) {
             let shown = feature.map_or("none", String::as_str);
@@ -65,11 +65,16 @@ fn check_features(runner: &Runner, packages: &[Package]) -> Result<()> {
     Ok(())
 }
 
-/// Packages what is published, and builds it from the packages alone.
+/// Packages what is published, and builds it from the packages alone: in a folder of its own, because cargo unpacks and builds a
+/// package of the workspace once for each path and version, and takes it for the same from then on.
 fn package(runner: &Runner, packages: &[Package]) -> Result<()> {
-    packages::forget_unpacked(packages)?;
+    let target = tempfile::tempdir().context("make a folder to build packages in")?;
     let mut cargo = runner.cargo();
-    cargo.arg("package").args(packages.iter().map(|package| format!("--package={}", package.name)));
+    cargo
+        .arg("package")
+        .arg("--target-dir")
+        .arg(target.path())
+        .args(packages.iter().map(|package| format!("--package={}", package.name)));
     if env::var_os("CI").is_none_or(|ci| ci != "true") {
         cargo.arg("--allow-dirty");
     }
