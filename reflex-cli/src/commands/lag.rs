@@ -1,6 +1,6 @@
 use anyhow::{Context, Result, bail};
 use chrono::{DateTime, Utc};
-use reflex_sql::{Backlog, CursorsTable, Dialect, EventsTable, StoredCursor};
+use reflex_sql::{CursorsTable, Dialect, EventsTable, StoredCursor};
 use serde::Serialize;
 use sqlx::Pool;
 
@@ -54,21 +54,14 @@ enum State {
     Unreadable,
 }
 
-/// What waits behind a cursor, as far as that can be told.
-enum Waiting {
-    Events(Backlog),
-    Ahead,
-    Unreadable(reflex_sql::Error),
-}
-
-impl Waiting {
-    fn state(&self, blocked_by: &[String]) -> State {
-        match self {
-            Self::Ahead => State::Ahead,
-            Self::Unreadable(_) => State::Unreadable,
-            Self::Events(backlog) if backlog.events == 0 => State::AtHead,
-            Self::Events(_) if blocked_by.is_empty() => State::Behind,
-            Self::Events(_) => State::Blocked,
+impl State {
+    fn new(events_behind: Option<u64>, blocked_by: &[String], problem: Option<&str>) -> Self {
+        match events_behind {
+            None if problem.is_some() => Self::Unreadable,
+            None => Self::Ahead,
+            Some(0) => Self::AtHead,
+            Some(_) if blocked_by.is_empty() => Self::Behind,
+            Some(_) => Self::Blocked,
         }
     }
 }
@@ -139,27 +132,23 @@ fn chosen(stored: Vec<StoredCursor>, consumers: &[String]) -> Result<Vec<StoredC
 }
 
 async fn lag<D: Dialect>(events: &EventsTable<D>, stored: StoredCursor) -> Result<Lag> {
-    let waiting = match events.backlog(Some(&stored.cursor)).await {
-        Err(error) if error.is_cursor_ahead() => Waiting::Ahead,
-        Err(error) if error.is_unreadable() => Waiting::Unreadable(error),
-        backlog => Waiting::Events(backlog?),
+    let (backlog, problem) = match events.backlog(Some(&stored.cursor)).await {
+        Err(error) if error.is_cursor_ahead() => (None, None),
+        Err(error) if error.is_unreadable() => (None, Some(chain(anyhow::Error::from(error).chain()))),
+        backlog => (Some(backlog?), None),
     };
-    let behind = matches!(&waiting, Waiting::Events(backlog) if backlog.events > 0);
+    let behind = backlog.as_ref().is_some_and(|backlog| backlog.events > 0);
     let blocked_by = if behind { events.blocking(Some(&stored.cursor)).await? } else { Vec::new() };
     // Read afterwards, so that it is not below what was counted.
     let head = events.head().await?;
     let age = |oldest: DateTime<Utc>| (Utc::now() - oldest).as_seconds_f64().max(0.0);
-    let state = waiting.state(&blocked_by);
-    let (backlog, problem) = match waiting {
-        Waiting::Events(backlog) => (Some(backlog), None),
-        Waiting::Ahead => (None, None),
-        Waiting::Unreadable(error) => (None, Some(chain(anyhow::Error::from(error).chain()))),
-    };
+    let events_behind = backlog.as_ref().map(|backlog| backlog.events);
+    let state = State::new(events_behind, &blocked_by, problem.as_deref());
     Ok(Lag {
         consumer: stored.consumer,
         cursor: stored.cursor.to_string(),
         head: head.unwrap_or(0).to_string(),
-        events_behind: backlog.as_ref().map(|backlog| backlog.events),
+        events_behind,
         seconds_behind: backlog.as_ref().map(|backlog| backlog.oldest.map_or(0.0, age)),
         ahead: state == State::Ahead,
         state,
@@ -189,6 +178,16 @@ async fn print(lags: &[Lag], json: bool, output: &mut Output) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_holds_a_consumer_back_is_named() {
+        let session = ["session 7".to_owned()];
+        assert_eq!(State::new(Some(3), &session, None), State::Blocked);
+        assert_eq!(State::new(Some(3), &[], None), State::Behind);
+        assert_eq!(State::new(Some(0), &[], None), State::AtHead);
+        assert_eq!(State::new(None, &[], None), State::Ahead);
+        assert_eq!(State::new(None, &[], Some("no date")), State::Unreadable);
+    }
 
     #[test]
     fn a_limit_is_the_most_that_is_allowed() {
