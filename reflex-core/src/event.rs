@@ -1,7 +1,8 @@
-use std::{fmt, sync::Arc};
+use std::fmt;
 
 use chrono::{DateTime, Utc};
 use serde::de::DeserializeOwned;
+use triomphe::ThinArc;
 
 use crate::{Cursor, Error, HandlerError, Result, SpanContext};
 
@@ -54,17 +55,19 @@ impl fmt::Display for EventType {
 
 /// Something that happened: an entry of an event stream.
 ///
-/// The id is the event's position in the stream and therefore the cursor of a consumer that has consumed it. Foreign id,
-/// metadata and trace share one reference-counted allocation, so a clone is cheap and one read serves many consumers.
-#[derive(Clone)]
-pub struct Event {
+/// The id is the event's position in the stream and therefore the cursor of a consumer that has consumed it. An event is one
+/// pointer to one reference-counted allocation, so to clone or to move it is cheap and one read serves many consumers.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Event(ThinArc<Header, u8>);
+
+/// What an event has beside its bytes: foreign id, metadata and trace, one after the other.
+#[derive(PartialEq, Eq)]
+struct Header {
     id: Cursor,
     timestamp: DateTime<Utc>,
     event_type: EventType,
     foreign_id_end: u32,
     metadata_end: u32,
-    /// Foreign id, metadata and trace, one after the other.
-    data: Arc<[u8]>,
 }
 
 /// The parts that make an [`Event`]; sources fill it in and convert it.
@@ -108,14 +111,14 @@ impl From<EventParts<'_>> for Event {
         let foreign_id_end = parts.foreign_id.len();
         let metadata_end = foreign_id_end + parts.metadata.len();
         let offset = |at: usize| u32::try_from(at).expect("an event's fields fit in 4 GiB");
-        Self {
+        let header = Header {
             id: parts.id,
             timestamp: parts.timestamp,
             event_type: parts.event_type,
             foreign_id_end: offset(foreign_id_end),
             metadata_end: offset(metadata_end),
-            data: concat([parts.foreign_id.as_bytes(), parts.metadata, parts.trace]),
-        }
+        };
+        Self(with_bytes(header, [parts.foreign_id.as_bytes(), parts.metadata, parts.trace]))
     }
 }
 
@@ -123,18 +126,18 @@ impl Event {
     /// The position in the stream: the cursor of a consumer that has consumed this event.
     #[must_use]
     pub fn id(&self) -> &Cursor {
-        &self.id
+        &self.header().id
     }
 
     /// What kind of thing happened.
     #[must_use]
     pub fn event_type(&self) -> EventType {
-        self.event_type
+        self.header().event_type
     }
 
     /// True if the event is of this type.
     pub fn is_type(&self, event_type: impl Into<EventType>) -> bool {
-        self.event_type == event_type.into()
+        self.event_type() == event_type.into()
     }
 
     /// True if the event is of one of these types.
@@ -151,25 +154,25 @@ impl Event {
 
     /// The foreign id without the price of a check that it is text.
     pub(crate) fn foreign_id_bytes(&self) -> &[u8] {
-        &self.data[..self.foreign_id_end as usize]
+        &self.bytes()[..self.header().foreign_id_end as usize]
     }
 
     /// When it happened, by the clock of whoever recorded it.
     #[must_use]
     pub fn timestamp(&self) -> DateTime<Utc> {
-        self.timestamp
+        self.header().timestamp
     }
 
     /// Anything else the producer told; empty if nothing.
     #[must_use]
     pub fn metadata(&self) -> &[u8] {
-        &self.data[self.foreign_id_end as usize..self.metadata_end as usize]
+        &self.bytes()[self.header().foreign_id_end as usize..self.header().metadata_end as usize]
     }
 
     /// The encoded trace context of the producer; empty if none.
     #[must_use]
     pub fn trace(&self) -> &[u8] {
-        &self.data[self.metadata_end as usize..]
+        &self.bytes()[self.header().metadata_end as usize..]
     }
 
     /// The id as an integer.
@@ -178,7 +181,7 @@ impl Event {
     ///
     /// If the source has other ids, for example Redis entry ids.
     pub fn id_as_i64(&self) -> Result<i64> {
-        let id = self.id.as_i64();
+        let id = self.id().as_i64();
         id.ok_or_else(|| Error::invalid("the event id is not an integer").at_event(self))
     }
 
@@ -212,30 +215,25 @@ impl Event {
     /// Sources recognise placeholders and never deliver them.
     #[must_use]
     pub fn is_noop(&self) -> bool {
-        is_noop(self.event_type, self.foreign_id())
+        is_noop(self.event_type(), self.foreign_id())
+    }
+
+    fn header(&self) -> &Header {
+        &self.0.header.header
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.0.slice
     }
 }
-
-impl PartialEq for Event {
-    fn eq(&self, other: &Self) -> bool {
-        self.id == other.id
-            && self.timestamp == other.timestamp
-            && self.event_type == other.event_type
-            && self.foreign_id_end == other.foreign_id_end
-            && self.metadata_end == other.metadata_end
-            && self.data == other.data
-    }
-}
-
-impl Eq for Event {}
 
 impl fmt::Debug for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Event")
-            .field("id", &self.id)
-            .field("event_type", &self.event_type.0)
+            .field("id", self.id())
+            .field("event_type", &self.event_type().0)
             .field("foreign_id", &self.foreign_id())
-            .field("timestamp", &self.timestamp)
+            .field("timestamp", &self.timestamp())
             .field("metadata", &self.metadata().escape_ascii().to_string())
             .field("trace", &self.trace().escape_ascii().to_string())
             .finish()
@@ -360,18 +358,18 @@ fn is_noop(event_type: EventType, foreign_id: &str) -> bool {
 }
 
 /// Copies the slices into one allocation; small events go over the stack to save a second one.
-fn concat(slices: [&[u8]; 3]) -> Arc<[u8]> {
+fn with_bytes(header: Header, slices: [&[u8]; 3]) -> ThinArc<Header, u8> {
     let mut stack = [0; 256];
     let len = slices.iter().map(|slice| slice.len()).sum();
     let Some(buffer) = stack.get_mut(..len) else {
-        return slices.concat().into();
+        return ThinArc::from_header_and_slice(header, &slices.concat());
     };
     let mut at = 0;
     for slice in slices {
         buffer[at..at + slice.len()].copy_from_slice(slice);
         at += slice.len();
     }
-    Arc::from(&*buffer)
+    ThinArc::from_header_and_slice(header, buffer)
 }
 
 #[cfg(test)]
