@@ -34,8 +34,9 @@ const FLUSH_DEADLINE: Duration = Duration::from_secs(10);
 /// While events keep coming, everything else is looked at after this many.
 const EVENTS_PER_TURN: u32 = 32;
 
-/// After so many turns other tasks are let in, and the runtime looks at its sockets: who reads the events may wait for one.
-const TURNS_PER_YIELD: u32 = 16;
+/// After events have kept coming for this long other tasks are let in, and the runtime looks at its sockets: who reads the
+/// events may wait for one. Often would be dear: the runtime hands tasks that wait for their turn to another core.
+const BUSY: Duration = Duration::from_millis(1);
 
 /// After an event that took longer than this, everything else is looked at as well.
 const SLOW: Duration = Duration::from_millis(1);
@@ -129,7 +130,7 @@ pub async fn run_until<S: StreamFunc, C: CursorStore, K: Consumer>(
         lag: spec.options.lag,
         foreign_id: Vec::new(),
         turn: 0,
-        turns: 0,
+        busy_since: std::time::Instant::now(),
         unflushed: false,
         idle_at: None,
     };
@@ -156,8 +157,8 @@ struct Engine<'a, C, K> {
     foreign_id: Vec<u8>,
     /// Events since everything else was looked at.
     turn: u32,
-    /// Turns since other tasks were let in.
-    turns: u32,
+    /// Since when events have kept coming, on a clock that no test can stop.
+    busy_since: std::time::Instant,
     /// Whether there may be a cursor or a metric to flush.
     unflushed: bool,
     /// When the stream counts as idle; `None` until it has nothing to yield.
@@ -278,11 +279,10 @@ impl<C: CursorStore, K: Consumer> Engine<'_, C, K> {
         shutdown: &mut Request<'_, impl Future<Output = ()>>,
     ) -> Result<Result<Event>> {
         self.rest();
-        if self.turn >= EVENTS_PER_TURN {
-            self.turns = (self.turns + 1) % TURNS_PER_YIELD;
-            if self.turns == 0 {
-                yield_now().await;
-            }
+        let has_waited = self.turn < EVENTS_PER_TURN;
+        if !has_waited && self.busy_since.elapsed() >= BUSY {
+            yield_now().await;
+            self.busy_since = std::time::Instant::now();
         }
         loop {
             self.turn = 0;
@@ -291,7 +291,12 @@ impl<C: CursorStore, K: Consumer> Engine<'_, C, K> {
                 biased;
                 () = &mut *shutdown => return Ok(Err(Error::stopped())),
                 () = self.consumer.ready() => self.advance(shutdown).await?,
-                item = next_or_wait(events.as_mut(), &mut self.watch) => return Ok(self.arrived(item)),
+                item = next_or_wait(events.as_mut(), &mut self.watch) => {
+                    if has_waited {
+                        self.busy_since = std::time::Instant::now();
+                    }
+                    return Ok(self.arrived(item));
+                }
                 () = idle(self.idle_at), if self.unflushed => shutdown.attend(pin!(self.flush())).await?,
             }
         }

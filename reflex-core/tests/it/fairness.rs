@@ -1,12 +1,7 @@
 //! A stream that always has an event starves nobody. All on one thread.
 
 use std::{
-    future::{Future, poll_fn, ready},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    task::Poll,
+    future::{Future, ready},
     time::Duration,
 };
 
@@ -14,37 +9,6 @@ use reflex_core::{Consumer, Event, HandlerError, MemoryCursors, Progress, Spec, 
 use tokio::{sync::oneshot, time::sleep};
 
 use crate::support::endless;
-
-#[tokio::test]
-async fn not_the_shutdown_nor_other_tasks() {
-    // A single run may be interrupted by the machine before it has to yield.
-    for _ in 0..10 {
-        let consumed = consumed_before_another_task().await;
-        assert!(consumed <= GRANTED, "{consumed} events were consumed before another task had its turn");
-    }
-}
-
-/// The runtime grants 128 turns, of 32 events each, before it wants its thread back.
-const GRANTED: usize = 128 * 32;
-
-async fn consumed_before_another_task() -> usize {
-    // A flag, because a channel of the runtime would give the thread back by itself.
-    let stopped = Arc::new(AtomicBool::new(false));
-    let stop = stopped.clone();
-    let other = tokio::spawn(async move { stop.store(true, Ordering::SeqCst) });
-    let shutdown = poll_fn(|_cx| if stopped.load(Ordering::SeqCst) { Poll::Ready(()) } else { Poll::Pending });
-    let mut consumed = 0;
-    let consumer = consumer_fn("fast", |_event| {
-        consumed += 1;
-        ready(Ok(()))
-    });
-    let mut spec = Spec::new(endless, MemoryCursors::new(), consumer);
-    let error = run_until(&mut spec, shutdown).await.unwrap_err();
-    drop(spec);
-    assert!(error.is_stopped(), "{error}");
-    other.await.unwrap();
-    consumed
-}
 
 #[tokio::test]
 async fn not_the_timer_of_the_consumer() {
@@ -71,13 +35,25 @@ async fn not_the_timer_of_the_consumer() {
 /// Handlers that compute without ever waiting: what a shutdown takes must not grow with the events that are there.
 #[tokio::test]
 async fn not_by_a_handler_that_only_computes() {
+    let consumed = consumed_while_each_takes(Duration::from_millis(2)).await;
+    assert!(consumed < 5, "{consumed} events were consumed before another task had its turn");
+}
+
+#[tokio::test]
+async fn not_by_handlers_that_compute_a_little_each() {
+    let consumed = consumed_while_each_takes(Duration::from_micros(100)).await;
+    assert!(consumed <= 64, "{consumed} events were consumed before another task had its turn");
+}
+
+/// How many events are consumed before another task has its turn, and the run hears from it.
+async fn consumed_while_each_takes(time: Duration) -> usize {
     let (stop, stopped) = oneshot::channel();
     let other = tokio::spawn(async move { stop.send(()).unwrap() });
     let mut consumed = 0;
-    let consumer = consumer_fn("slow", |_event| {
+    let consumer = consumer_fn("computes", |_event| {
         consumed += 1;
         let since = std::time::Instant::now();
-        while since.elapsed() < Duration::from_millis(2) {
+        while since.elapsed() < time {
             std::hint::spin_loop();
         }
         ready(Ok(()))
@@ -85,6 +61,6 @@ async fn not_by_a_handler_that_only_computes() {
     let mut spec = Spec::new(endless, MemoryCursors::new(), consumer);
     assert!(run_until(&mut spec, async { stopped.await.unwrap() }).await.unwrap_err().is_stopped());
     drop(spec);
-    assert!(consumed < 5, "{consumed} events were consumed before another task had its turn");
     other.await.unwrap();
+    consumed
 }
