@@ -399,6 +399,11 @@ mod tests {
     }
 
     #[test]
+    fn an_event_moves_as_one_pointer() {
+        assert_eq!(size_of::<Option<Event>>(), size_of::<usize>());
+    }
+
+    #[test]
     fn helpers_name_the_event_that_they_cannot_read() {
         let event = event("x", b"{", b"");
         assert!(event.foreign_id_as_i64().unwrap_err().to_string().contains("event 1"));

@@ -206,9 +206,10 @@ impl<D: Dialect> CursorsTable<D> {
         new: &Cursor,
     ) -> Result<Option<Open<D>>> {
         self.check_type(new)?;
+        let lease = self.connection(idle, consumer).await?;
         let attempted = || format!("begin a transaction and move the cursor of consumer `{consumer}` in it");
         let open = self.in_time(attempted, async {
-            let mut open = self.transaction(idle).await?;
+            let mut open = Open::begin(lease).await?;
             if self.moves(open.conn(), consumer, old, new).await? {
                 return Ok(Some(open));
             }
@@ -222,7 +223,8 @@ impl<D: Dialect> CursorsTable<D> {
 
     /// Begins a transaction that leaves the cursor where it is.
     pub(crate) async fn begin_aside(&self, idle: Option<Lease<D>>, consumer: &str) -> Result<Open<D>> {
-        self.in_time(|| format!("begin a transaction of consumer `{consumer}`"), self.transaction(idle)).await
+        let lease = self.connection(idle, consumer).await?;
+        self.in_time(|| format!("begin a transaction of consumer `{consumer}`"), Open::begin(lease)).await
     }
 
     /// Commits and returns the connection.
@@ -256,24 +258,21 @@ impl<D: Dialect> CursorsTable<D> {
     pub(crate) async fn replace_believed(&self, consumer: &str, old: Option<&Cursor>, new: &Cursor) -> Result<bool> {
         self.check_type(new)?;
         self.inner.sets.inc();
-        self.in_time(|| attempt_to_set(consumer), async {
-            let mut lease = self.inner.pool.acquire().await.map(Lease::<D>::new)?;
-            let moved = self.moves(&mut lease, consumer, old, new).await;
-            lease.release();
-            moved
-        })
-        .await
+        let moves = async |conn: &mut D::Connection| self.moves(conn, consumer, old, new).await;
+        self.within(&attempt_to_set(consumer), moves).await
     }
 
     pub(crate) fn name(&self) -> String {
         self.inner.sql.table.to_string()
     }
 
-    async fn transaction(&self, idle: Option<Lease<D>>) -> Result<Open<D>, sqlx::Error> {
-        match idle {
-            Some(lease) => Open::begin(lease).await,
-            None => Open::begin(Lease::new(self.inner.pool.acquire().await?)).await,
-        }
+    /// This one, or one of the pool.
+    async fn connection(&self, idle: Option<Lease<D>>, consumer: &str) -> Result<Lease<D>> {
+        let Some(lease) = idle else {
+            let attempted = || format!("connect to the database for a transaction of consumer `{consumer}`");
+            return within(self.inner.options.deadline, attempted, Lease::acquire(&self.inner.pool, attempted())).await;
+        };
+        Ok(lease)
     }
 
     /// Returns false if the cursor is not `old`, or another transaction holds it.

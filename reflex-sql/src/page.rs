@@ -80,7 +80,7 @@ impl Entry {
     /// Makes an entry of a row; `event_type` is wider than a type so that what does not fit can be told.
     pub(crate) fn new(id: i64, event_type: i64, parts: EventParts<'_>) -> Result<Self, Problem> {
         let event_type = i32::try_from(event_type).map_err(|_| Problem::TypeOutOfRange { id, event_type })?;
-        let bytes = size_of::<Event>() + parts.foreign_id.len() + parts.metadata.len() + parts.trace.len();
+        let bytes = size_of::<EventParts<'_>>() + parts.foreign_id.len() + parts.metadata.len() + parts.trace.len();
         let event = Event::from(EventParts { event_type: EventType(event_type), ..parts });
         let event = if event.is_noop() { None } else { Some(event) };
         Ok(Self { id, event, bytes })

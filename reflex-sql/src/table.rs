@@ -129,14 +129,10 @@ impl<D: Dialect> fmt::Debug for Table<D> {
 pub(crate) struct Lease<D: Dialect>(Option<PoolConnection<D>>);
 
 impl<D: Dialect> Lease<D> {
-    pub(crate) fn new(conn: PoolConnection<D>) -> Self {
-        Self(Some(conn))
-    }
-
     /// Takes a connection from the pool. `attempted` says what for.
     pub(crate) async fn acquire(pool: &Pool<D>, attempted: impl Into<String>) -> Result<Self> {
         match pool.acquire().await {
-            Ok(conn) => Ok(Self::new(conn)),
+            Ok(conn) => Ok(Self(Some(conn))),
             Err(source @ sqlx::Error::PoolTimedOut) => {
                 let (attempted, server) = (attempted.into(), D::location(pool));
                 Err(Problem::NoConnection { attempted, server, source }.into())

@@ -9,7 +9,7 @@ use reflex_testing::{
     conformance::{CursorCapabilities, cursor_store},
     eventually,
 };
-use sqlx::{MySql, Postgres, Sqlite};
+use sqlx::{MySql, Postgres, Sqlite, pool::PoolOptions};
 use tokio::{sync::mpsc, task::JoinSet, time::timeout};
 
 use crate::{
@@ -30,6 +30,7 @@ on!(servers:
     a_lost_connection_undoes_both,
     an_attempt_after_a_lost_commit_takes_effect_once,
     a_connection_is_kept_only_while_events_come,
+    a_wait_for_a_connection_that_is_in_vain_names_the_server,
 );
 
 /// Both see all events, and both believe that there is no cursor.
@@ -253,6 +254,20 @@ async fn a_cursor_that_stays_locked_is_a_fence_on_mariadb() -> Result<()> {
     assert!(error.is_fenced(), "{error:?}");
     session.run("rollback").await?;
     shop.assert([], Some(1)).await
+}
+
+async fn a_wait_for_a_connection_that_is_in_vain_names_the_server<D: Backend>() -> Result<()> {
+    let shop = Shop::<D>::with_events(0).await?;
+    let options = shop.bench.namespace.pool.connect_options();
+    let only_one = PoolOptions::<D>::new().max_connections(1).acquire_timeout(Duration::from_secs(3));
+    let pool = only_one.connect_with((*options).clone()).await?;
+    let cursors = TransactionalCursors::new(CursorsTable::open(&pool, "cursors").await?);
+    cursors.get("shop").await?;
+    let _taken = pool.acquire().await?;
+    let error = writer(&cursors).consume(event(1)).await.expect_err("there is no other connection");
+    let message = with_causes(error.as_error());
+    assert!(message.contains("127.0.0.1") && message.contains("is the server running"), "{message}");
+    Ok(())
 }
 
 /// A commit that gets no answer before its deadline, and is done nevertheless.
