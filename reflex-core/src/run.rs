@@ -234,7 +234,7 @@ impl<C: CursorStore, K: Consumer> Engine<'_, C, K> {
             if slow {
                 self.turn = EVENTS_PER_TURN;
                 self.rest();
-                yield_now().await;
+                self.let_others_in().await;
             }
         }
     }
@@ -279,11 +279,10 @@ impl<C: CursorStore, K: Consumer> Engine<'_, C, K> {
         shutdown: &mut Request<'_, impl Future<Output = ()>>,
     ) -> Result<Result<Event>> {
         self.rest();
-        let has_waited = self.turn < EVENTS_PER_TURN;
-        if !has_waited && self.busy_since.elapsed() >= BUSY {
-            yield_now().await;
-            self.busy_since = std::time::Instant::now();
+        if self.busy_since.elapsed() >= BUSY {
+            self.let_others_in().await;
         }
+        let mut has_waited = false;
         loop {
             self.turn = 0;
             self.idle_at.get_or_insert_with(|| Instant::now() + IDLE);
@@ -291,7 +290,7 @@ impl<C: CursorStore, K: Consumer> Engine<'_, C, K> {
                 biased;
                 () = &mut *shutdown => return Ok(Err(Error::stopped())),
                 () = self.consumer.ready() => self.advance(shutdown).await?,
-                item = next_or_wait(events.as_mut(), &mut self.watch) => {
+                item = next_or_wait(events.as_mut(), &mut self.watch, &mut has_waited) => {
                     if has_waited {
                         self.busy_since = std::time::Instant::now();
                     }
@@ -300,6 +299,11 @@ impl<C: CursorStore, K: Consumer> Engine<'_, C, K> {
                 () = idle(self.idle_at), if self.unflushed => shutdown.attend(pin!(self.flush())).await?,
             }
         }
+    }
+
+    async fn let_others_in(&mut self) {
+        yield_now().await;
+        self.busy_since = std::time::Instant::now();
     }
 
     fn arrived(&mut self, item: Option<Result<Event>>) -> Result<Event> {
@@ -435,10 +439,11 @@ impl<C: CursorStore, K: Consumer> Engine<'_, C, K> {
 }
 
 /// The next item; notes it where there is none yet.
-async fn next_or_wait<S: Stream>(mut stream: Pin<&mut S>, watch: &mut Watch) -> Option<S::Item> {
+async fn next_or_wait<S: Stream>(mut stream: Pin<&mut S>, watch: &mut Watch, has_waited: &mut bool) -> Option<S::Item> {
     poll_fn(|cx| {
         let polled = stream.as_mut().poll_next(cx);
         if polled.is_pending() {
+            *has_waited = true;
             watch.waits();
         }
         polled

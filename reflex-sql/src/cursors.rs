@@ -206,14 +206,14 @@ impl<D: Dialect> CursorsTable<D> {
         new: &Cursor,
     ) -> Result<Option<Open<D>>> {
         self.check_type(new)?;
-        let lease = self.connection(idle, consumer).await?;
-        let attempted = || format!("begin a transaction and move the cursor of consumer `{consumer}` in it");
-        let open = self.in_time(attempted, async {
-            let mut open = Open::begin(lease).await?;
-            if self.moves(open.conn(), consumer, old, new).await? {
+        let attempted =
+            self.attempted(&format!("begin a transaction and move the cursor of consumer `{consumer}` in it"));
+        let open = self.in_time(&attempted, async {
+            let mut open = self.transaction(idle, &attempted).await?;
+            if self.moves(open.conn(), consumer, old, new).await.map_err(Problem::database(&*attempted))? {
                 return Ok(Some(open));
             }
-            open.rollback().await?.release();
+            open.rollback().await.map_err(Problem::database(&*attempted))?.release();
             Ok(None)
         });
         let open = open.await?;
@@ -223,19 +223,21 @@ impl<D: Dialect> CursorsTable<D> {
 
     /// Begins a transaction that leaves the cursor where it is.
     pub(crate) async fn begin_aside(&self, idle: Option<Lease<D>>, consumer: &str) -> Result<Open<D>> {
-        let lease = self.connection(idle, consumer).await?;
-        self.in_time(|| format!("begin a transaction of consumer `{consumer}`"), Open::begin(lease)).await
+        let attempted = self.attempted(&format!("begin a transaction of consumer `{consumer}`"));
+        self.in_time(&attempted, self.transaction(idle, &attempted)).await
     }
 
     /// Commits and returns the connection.
     pub(crate) async fn commit(&self, open: Open<D>, consumer: &str) -> Result<Lease<D>> {
-        self.in_time(|| format!("commit a transaction of consumer `{consumer}`"), open.commit()).await
+        let attempted = self.attempted(&format!("commit a transaction of consumer `{consumer}`"));
+        self.in_time(&attempted, async { open.commit().await.map_err(Problem::database(&*attempted)) }).await
     }
 
     /// Returns the connection, unless the rollback was left to its end.
     pub(crate) async fn roll_back(&self, open: Open<D>, consumer: &str) -> Option<Lease<D>> {
-        let attempted = || format!("roll back a transaction of consumer `{consumer}`");
-        match self.in_time(attempted, open.rollback()).await {
+        let attempted = self.attempted(&format!("roll back a transaction of consumer `{consumer}`"));
+        let rolled_back = async { open.rollback().await.map_err(Problem::database(&*attempted)) };
+        match self.in_time(&attempted, rolled_back).await {
             Ok(lease) => Some(lease),
             Err(error) => {
                 tracing::warn!(
@@ -266,13 +268,13 @@ impl<D: Dialect> CursorsTable<D> {
         self.inner.sql.table.to_string()
     }
 
-    /// This one, or one of the pool.
-    async fn connection(&self, idle: Option<Lease<D>>, consumer: &str) -> Result<Lease<D>> {
-        let Some(lease) = idle else {
-            let attempted = || format!("connect to the database for a transaction of consumer `{consumer}`");
-            return within(self.inner.options.deadline, attempted, Lease::acquire(&self.inner.pool, attempted())).await;
+    /// Begins one on this connection, or one of the pool.
+    async fn transaction(&self, idle: Option<Lease<D>>, attempted: &str) -> Result<Open<D>> {
+        let lease = match idle {
+            Some(lease) => lease,
+            None => Lease::acquire(&self.inner.pool, attempted).await?,
         };
-        Ok(lease)
+        Open::begin(lease).await.map_err(Problem::database(attempted))
     }
 
     /// Returns false if the cursor is not `old`, or another transaction holds it.
@@ -290,14 +292,12 @@ impl<D: Dialect> CursorsTable<D> {
         }
     }
 
-    async fn in_time<T>(
-        &self,
-        attempted: impl Fn() -> String,
-        query: impl Future<Output = Result<T, sqlx::Error>>,
-    ) -> Result<T> {
-        let attempted = || format!("{}, table `{}`", attempted(), self.inner.sql.table);
-        within(self.inner.options.deadline, attempted, async { query.await.map_err(Problem::database(attempted())) })
-            .await
+    fn attempted(&self, what: &str) -> String {
+        format!("{what}, table `{}`", self.inner.sql.table)
+    }
+
+    async fn in_time<T>(&self, attempted: &str, query: impl Future<Output = Result<T>>) -> Result<T> {
+        within(self.inner.options.deadline, || attempted.to_owned(), query).await
     }
 
     fn check_type(&self, cursor: &Cursor) -> Result<()> {

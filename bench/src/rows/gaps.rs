@@ -114,13 +114,16 @@ async fn fire<D: Backend>(db: &Db<D>, seconds: f64) -> Result<Quantiles> {
     while let Some(ended) = writers.join_next().await {
         committed += ended??;
     }
-    timeout(PATIENCE, async {
-        while board.delivered.load(Ordering::Acquire) < committed && reader.try_join_next().is_none() {
+    let delivered = timeout(PATIENCE, async {
+        while board.delivered.load(Ordering::Acquire) < committed {
+            if let Some(ended) = reader.try_join_next() {
+                ended??;
+            }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-    })
-    .await
-    .context("wait for all events")?;
+        anyhow::Ok(())
+    });
+    delivered.await.context("wait for all events")??;
     board.quantiles()
 }
 

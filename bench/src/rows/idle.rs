@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use reflex_core::{BufferedCursors, Event, Spec, consumer_fn, run};
 use reflex_sql::EventsTableOptions;
 use sqlx::{MySql, Postgres};
-use tokio::{sync::mpsc, task::JoinSet, time::sleep};
+use tokio::{select, sync::mpsc, task::JoinSet, time::sleep};
 
 use crate::{
     backend::{Backend, Db},
@@ -74,9 +74,17 @@ async fn idle<D: Backend>(db: &Db<D>, table: &str, window: f64) -> Result<Idle> 
         tasks.spawn(async move { run(&mut spec).await });
     }
     for _ in 0..CONSUMERS {
-        arrivals.recv().await;
+        select! {
+            _ = arrivals.recv() => {}
+            Some(ended) = tasks.join_next() => {
+                let Err(end) = ended?;
+                return Err(end.into());
+            }
+        }
     }
-    watch_calm(db, window).await
+    let calm = watch_calm(db, window).await;
+    ensure!(tasks.try_join_next().is_none(), "a consumer ended while it was idle");
+    calm
 }
 
 async fn watch_calm<D: Backend>(db: &Db<D>, window: f64) -> Result<Idle> {
