@@ -56,7 +56,8 @@ impl fmt::Display for EventType {
 /// Something that happened: an entry of an event stream.
 ///
 /// The id is the event's position in the stream and therefore the cursor of a consumer that has consumed it. An event is one
-/// pointer to one reference-counted allocation, so to clone or to move it is cheap and one read serves many consumers.
+/// pointer to one reference-counted allocation (an id that is text has its own), so to clone or to move it is cheap and one
+/// read serves many consumers.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Event(ThinArc<Header, u8>);
 
