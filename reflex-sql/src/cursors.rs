@@ -206,14 +206,13 @@ impl<D: Dialect> CursorsTable<D> {
         new: &Cursor,
     ) -> Result<Option<Open<D>>> {
         self.check_type(new)?;
-        let attempted =
-            self.attempted(&format!("begin a transaction and move the cursor of consumer `{consumer}` in it"));
-        let open = self.in_time(&attempted, async {
-            let mut open = self.transaction(idle, &attempted).await?;
-            if self.moves(open.conn(), consumer, old, new).await.map_err(Problem::database(&*attempted))? {
+        let attempted = || format!("begin a transaction and move the cursor of consumer `{consumer}` in it");
+        let open = self.in_time(attempted, async {
+            let mut open = self.transaction(idle).await?;
+            if self.moves(open.conn(), consumer, old, new).await? {
                 return Ok(Some(open));
             }
-            open.rollback().await.map_err(Problem::database(&*attempted))?.release();
+            open.rollback().await?.release();
             Ok(None)
         });
         let open = open.await?;
@@ -223,21 +222,18 @@ impl<D: Dialect> CursorsTable<D> {
 
     /// Begins a transaction that leaves the cursor where it is.
     pub(crate) async fn begin_aside(&self, idle: Option<Lease<D>>, consumer: &str) -> Result<Open<D>> {
-        let attempted = self.attempted(&format!("begin a transaction of consumer `{consumer}`"));
-        self.in_time(&attempted, self.transaction(idle, &attempted)).await
+        self.in_time(|| format!("begin a transaction of consumer `{consumer}`"), self.transaction(idle)).await
     }
 
     /// Commits and returns the connection.
     pub(crate) async fn commit(&self, open: Open<D>, consumer: &str) -> Result<Lease<D>> {
-        let attempted = self.attempted(&format!("commit a transaction of consumer `{consumer}`"));
-        self.in_time(&attempted, async { open.commit().await.map_err(Problem::database(&*attempted)) }).await
+        self.in_time(|| format!("commit a transaction of consumer `{consumer}`"), open.commit()).await
     }
 
     /// Returns the connection, unless the rollback was left to its end.
     pub(crate) async fn roll_back(&self, open: Open<D>, consumer: &str) -> Option<Lease<D>> {
-        let attempted = self.attempted(&format!("roll back a transaction of consumer `{consumer}`"));
-        let rolled_back = async { open.rollback().await.map_err(Problem::database(&*attempted)) };
-        match self.in_time(&attempted, rolled_back).await {
+        let attempted = || format!("roll back a transaction of consumer `{consumer}`");
+        match self.in_time(attempted, open.rollback()).await {
             Ok(lease) => Some(lease),
             Err(error) => {
                 tracing::warn!(
@@ -268,13 +264,11 @@ impl<D: Dialect> CursorsTable<D> {
         self.inner.sql.table.to_string()
     }
 
-    /// Begins one on this connection, or one of the pool.
-    async fn transaction(&self, idle: Option<Lease<D>>, attempted: &str) -> Result<Open<D>> {
-        let lease = match idle {
-            Some(lease) => lease,
-            None => Lease::acquire(&self.inner.pool, attempted).await?,
-        };
-        Open::begin(lease).await.map_err(Problem::database(attempted))
+    async fn transaction(&self, idle: Option<Lease<D>>) -> Result<Open<D>, sqlx::Error> {
+        match idle {
+            Some(lease) => Open::begin(lease).await,
+            None => Open::begin(Lease::new(self.inner.pool.acquire().await?)).await,
+        }
     }
 
     /// Returns false if the cursor is not `old`, or another transaction holds it.
@@ -292,12 +286,14 @@ impl<D: Dialect> CursorsTable<D> {
         }
     }
 
-    fn attempted(&self, what: &str) -> String {
-        format!("{what}, table `{}`", self.inner.sql.table)
-    }
-
-    async fn in_time<T>(&self, attempted: &str, query: impl Future<Output = Result<T>>) -> Result<T> {
-        within(self.inner.options.deadline, || attempted.to_owned(), query).await
+    async fn in_time<T>(
+        &self,
+        attempted: impl Fn() -> String,
+        query: impl Future<Output = Result<T, sqlx::Error>>,
+    ) -> Result<T> {
+        let attempted = || format!("{}, table `{}`", attempted(), self.inner.sql.table);
+        let failed = |source| Lease::<D>::failed(&self.inner.pool, attempted(), source);
+        within(self.inner.options.deadline, attempted, async { query.await.map_err(failed) }).await
     }
 
     fn check_type(&self, cursor: &Cursor) -> Result<()> {

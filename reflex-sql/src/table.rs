@@ -16,7 +16,7 @@ use tokio::{
 use crate::{
     Result,
     dialect::{Dialect, EventsSql},
-    error::Problem,
+    error::{Error, Problem},
     options::EventsTableOptions,
     page::{Entry, Page, Range, Scan},
     tail::Tail,
@@ -129,16 +129,22 @@ impl<D: Dialect> fmt::Debug for Table<D> {
 pub(crate) struct Lease<D: Dialect>(Option<PoolConnection<D>>);
 
 impl<D: Dialect> Lease<D> {
+    pub(crate) fn new(conn: PoolConnection<D>) -> Self {
+        Self(Some(conn))
+    }
+
     /// Takes a connection from the pool. `attempted` says what for.
     pub(crate) async fn acquire(pool: &Pool<D>, attempted: impl Into<String>) -> Result<Self> {
-        match pool.acquire().await {
-            Ok(conn) => Ok(Self(Some(conn))),
-            Err(source @ sqlx::Error::PoolTimedOut) => {
-                let (attempted, server) = (attempted.into(), D::location(pool));
-                Err(Problem::NoConnection { attempted, server, source }.into())
-            }
-            Err(error) => Err(Problem::database(attempted)(error)),
+        let conn = pool.acquire().await;
+        conn.map(Self::new).map_err(|source| Self::failed(pool, attempted, source))
+    }
+
+    /// What came of an attempt that may have needed a connection of the pool: a wait in vain names the server.
+    pub(crate) fn failed(pool: &Pool<D>, attempted: impl Into<String>, source: sqlx::Error) -> Error {
+        if !matches!(source, sqlx::Error::PoolTimedOut) {
+            return Problem::database(attempted)(source);
         }
+        Problem::NoConnection { attempted: attempted.into(), server: D::location(pool), source }.into()
     }
 
     /// Puts the connection back. Nothing may be under way on it.
