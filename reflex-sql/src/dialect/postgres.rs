@@ -28,8 +28,10 @@ pub(super) const INTEGERS: &[&str] = &["int2", "int4", "int8"];
 const TEXTS: &[&str] = &["text", "varchar", "bpchar", "int2", "int4", "int8", "uuid"];
 const BYTES: &[&str] = &["bytea", "text", "varchar", "json", "jsonb"];
 
-/// Row security must fail instead of hiding rows, and a generic plan cannot know that a page is small.
-const READER_SETTINGS: &str = "set row_security = off; set time zone 'UTC'; set plan_cache_mode = force_custom_plan; \
+/// Row security must fail instead of hiding rows. Planning costs as much as reading a small page does, so plans are kept; one
+/// made while the table was small must not scan all of it later, and cannot know that a page is too small to be compiled.
+const READER_SETTINGS: &str = "set row_security = off; set time zone 'UTC'; set plan_cache_mode = force_generic_plan; \
+     set enable_seqscan = off; set enable_bitmapscan = off; set jit = off; \
      set default_transaction_isolation = 'read committed'; set application_name = 'reflex'";
 
 const ONE_ROW: &str = "(values ($1::text, $2::int4, $3::timestamptz, $4::bytea, $5::bytea))

@@ -3,11 +3,12 @@
 use futures_util::StreamExt;
 use reflex_core::StreamOptions;
 use reflex_sql::EventsTable;
+use reflex_testing::eventually;
 use sqlx::Postgres;
 use tokio::task::JoinSet;
 
 use crate::{
-    bench::{Bench, Reader, Session, cause, insert, options, with_causes},
+    bench::{Bench, PATIENCE, Reader, Session, cause, insert, options, with_causes},
     database::{Backend, Result, unique},
 };
 
@@ -407,4 +408,33 @@ async fn a_copy_and_a_stronger_lock_count_as_writers() -> Result<()> {
     locker.run("commit").await?;
     assert_eq!(reader.names(2).await, ["locked", "after"]);
     Ok(())
+}
+
+/// Plans are kept, and this one is made while it were best to scan all of the table.
+#[tokio::test]
+#[ignore = "needs Postgres: cargo xtask test"]
+async fn a_table_that_grew_is_not_scanned_for_a_page() -> Result<()> {
+    let bench = bench().await?;
+    bench.execute("alter table events set (autovacuum_enabled = false)").await?;
+    let mut reader = bench.follow().await?;
+    bench.append(1).await?;
+    bench.execute("analyze events").await?;
+    bench.append(1).await?;
+    assert_eq!(reader.ids(2).await, [1, 2]);
+    bench.execute("insert into events (foreign_id, type) select 'more', 1 from generate_series(3, 20000)").await?;
+    assert_eq!(reader.ids(19_998).await.last(), Some(&20_000));
+    let before = statistic(&bench, "idx_scan").await?;
+    // The server tells what a session did once a second; so many looks are the reader's alone.
+    eventually("the reader's looks to be counted", PATIENCE, || async {
+        statistic(&bench, "idx_scan").await.is_ok_and(|looks| looks > before + 50)
+    })
+    .await;
+    assert_eq!(statistic(&bench, "seq_tup_read").await?, 0);
+    Ok(())
+}
+
+/// What the server has counted for the table of this test.
+async fn statistic(bench: &Bench<Postgres>, name: &str) -> Result<i64> {
+    let statement = format!("select {name} from pg_stat_user_tables where relid = 'events'::regclass");
+    bench.session().await?.number(&statement).await
 }
