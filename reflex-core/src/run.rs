@@ -132,7 +132,6 @@ pub async fn run_until<S: StreamFunc, C: CursorStore, K: Consumer>(
         turn: 0,
         busy_since: std::time::Instant::now(),
         unflushed: false,
-        idle_at: None,
     };
     let shutdown = pin!(shutdown);
     let (mut request, requested) = Request::new(shutdown);
@@ -161,8 +160,6 @@ struct Engine<'a, C, K> {
     busy_since: std::time::Instant,
     /// Whether there may be a cursor or a metric to flush.
     unflushed: bool,
-    /// When the stream counts as idle; `None` until it has nothing to yield.
-    idle_at: Option<Instant>,
 }
 
 impl<C: CursorStore, K: Consumer> Engine<'_, C, K> {
@@ -269,7 +266,7 @@ impl<C: CursorStore, K: Consumer> Engine<'_, C, K> {
             return Poll::Pending;
         }
         let polled = poll_fn(|cx| Poll::Ready(events.as_mut().poll_next(cx))).await;
-        polled.map(|item| self.arrived(item))
+        polled.map(arrived)
     }
 
     /// Waits for the next event. The inner error is the end of the stream or a shutdown, the outer one a failure.
@@ -283,9 +280,9 @@ impl<C: CursorStore, K: Consumer> Engine<'_, C, K> {
             self.let_others_in().await;
         }
         let mut has_waited = false;
+        let idle_at = Instant::now() + IDLE;
         loop {
             self.turn = 0;
-            self.idle_at.get_or_insert_with(|| Instant::now() + IDLE);
             select! {
                 biased;
                 () = &mut *shutdown => return Ok(Err(Error::stopped())),
@@ -294,9 +291,9 @@ impl<C: CursorStore, K: Consumer> Engine<'_, C, K> {
                     if has_waited {
                         self.busy_since = std::time::Instant::now();
                     }
-                    return Ok(self.arrived(item));
+                    return Ok(arrived(item));
                 }
-                () = idle(self.idle_at), if self.unflushed => shutdown.attend(pin!(self.flush())).await?,
+                () = sleep_until(idle_at), if self.unflushed => shutdown.attend(pin!(self.flush())).await?,
             }
         }
     }
@@ -304,11 +301,6 @@ impl<C: CursorStore, K: Consumer> Engine<'_, C, K> {
     async fn let_others_in(&mut self) {
         yield_now().await;
         self.busy_since = std::time::Instant::now();
-    }
-
-    fn arrived(&mut self, item: Option<Result<Event>>) -> Result<Event> {
-        self.idle_at = None;
-        item.unwrap_or_else(|| Err(Error::ended()))
     }
 
     /// Waits until the event is old enough, which takes so long. The inner error is a shutdown.
@@ -451,9 +443,6 @@ async fn next_or_wait<S: Stream>(mut stream: Pin<&mut S>, watch: &mut Watch, has
     .await
 }
 
-async fn idle(at: Option<Instant>) {
-    match at {
-        Some(at) => sleep_until(at).await,
-        None => future::pending().await,
-    }
+fn arrived(item: Option<Result<Event>>) -> Result<Event> {
+    item.unwrap_or_else(|| Err(Error::ended()))
 }

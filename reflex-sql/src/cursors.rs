@@ -75,7 +75,7 @@ impl<D: Dialect> CursorsTable<D> {
     pub async fn open(pool: &Pool<D>, options: impl Into<CursorsTableOptions>) -> Result<Self> {
         let options = options.into();
         let names = options.names()?;
-        let sql = within(options.deadline, || format!("open cursors table `{}`", names.table), async {
+        let sql = within(pool, options.deadline, || format!("open cursors table `{}`", names.table), async {
             let attempted = format!("connect to the database to open table `{}`", names.table);
             let mut conn = Lease::<D>::acquire(pool, attempted).await?;
             let inspected = D::inspect_cursors(&mut conn, &names).await;
@@ -293,7 +293,7 @@ impl<D: Dialect> CursorsTable<D> {
     ) -> Result<T> {
         let attempted = || format!("{}, table `{}`", attempted(), self.inner.sql.table);
         let failed = |source| Lease::<D>::failed(&self.inner.pool, attempted(), source);
-        within(self.inner.options.deadline, attempted, async { query.await.map_err(failed) }).await
+        within(&self.inner.pool, self.inner.options.deadline, attempted, async { query.await.map_err(failed) }).await
     }
 
     fn check_type(&self, cursor: &Cursor) -> Result<()> {
@@ -314,7 +314,7 @@ impl<D: Dialect> CursorsTable<D> {
         query: impl AsyncFnOnce(&mut D::Connection) -> Result<T, sqlx::Error>,
     ) -> Result<T> {
         let attempted = || format!("{attempted} in table `{}`", self.inner.sql.table);
-        within(self.inner.options.deadline, attempted, async {
+        within(&self.inner.pool, self.inner.options.deadline, attempted, async {
             let mut conn = Lease::<D>::acquire(&self.inner.pool, attempted()).await?;
             let answer = query(&mut conn).await;
             conn.release();

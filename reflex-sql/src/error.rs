@@ -33,8 +33,11 @@ pub(crate) enum Problem {
          connections of the pool in use?"
     )]
     NoConnection { attempted: String, server: String, source: sqlx::Error },
-    #[error("{attempted}: no answer within {} s; is the database stalled or out of reach?", .deadline.as_secs_f64())]
-    Deadline { attempted: String, deadline: Duration },
+    #[error(
+        "{attempted}: no answer within {} s from {server}: is it stalled or out of reach, or are all connections of the pool in \
+         use?", .deadline.as_secs_f64()
+    )]
+    Deadline { attempted: String, server: String, deadline: Duration },
     #[error(
         "table `{table}` does not exist: run `reflex migrate` for the default tables, or create it with the statements \
          that `reflex schema` prints"
@@ -95,6 +98,8 @@ pub(crate) enum Problem {
     ReaderEnded { table: String },
     #[error("{attempted}")]
     WakeUps { attempted: String, source: reflex_core::Error },
+    #[error("{attempted}: no answer within {} s", .deadline.as_secs_f64())]
+    WakeUpsStalled { attempted: String, deadline: Duration },
     #[error("the connection that listens for wake-ups for table `{table}` was lost")]
     WakeUpsLost { table: String },
     #[error(

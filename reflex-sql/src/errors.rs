@@ -111,7 +111,7 @@ impl<D: Dialect> ErrorsTable<D> {
     pub async fn open(pool: &Pool<D>, options: impl Into<ErrorsTableOptions>) -> Result<Self> {
         let options = options.into();
         let names = options.names()?;
-        let sql = within(options.deadline, || format!("open errors table `{}`", names.table), async {
+        let sql = within(pool, options.deadline, || format!("open errors table `{}`", names.table), async {
             let attempted = format!("connect to the database to open table `{}`", names.table);
             let mut conn = Lease::<D>::acquire(pool, attempted).await?;
             let inspected = D::inspect_errors(&mut conn, &names).await;
@@ -308,7 +308,7 @@ impl<D: Dialect> ErrorsTable<D> {
     /// Runs what only reads.
     async fn read<T>(&self, attempted: &str, query: impl AsyncFnOnce(&mut D::Connection) -> Result<T>) -> Result<T> {
         let attempted = || format!("{attempted} in table `{}`", self.inner.sql.table);
-        let read = within(self.inner.options.deadline, attempted, async {
+        let read = within(&self.inner.pool, self.inner.options.deadline, attempted, async {
             let mut conn = self.acquire(attempted).await?;
             let answer = query(&mut conn).await;
             conn.release();
@@ -324,7 +324,7 @@ impl<D: Dialect> ErrorsTable<D> {
         work: impl Fn() -> W,
     ) -> Result<T> {
         let attempted = || format!("{attempted} in table `{}`", self.inner.sql.table);
-        let written = within(self.inner.options.deadline, attempted, async {
+        let written = within(&self.inner.pool, self.inner.options.deadline, attempted, async {
             let mut attempts = 1;
             loop {
                 match Box::pin(self.transact(attempted, work())).await {

@@ -135,7 +135,7 @@ impl<D: Dialect> EventsTable<D> {
         let options = options.into();
         let names = options.names()?;
         let cluster = options.cluster_grace.is_some();
-        let opening = within(options.deadline, || format!("open events table `{}`", names.table), async {
+        let opening = within(pool, options.deadline, || format!("open events table `{}`", names.table), async {
             let attempted = format!("connect to the database to open table `{}`", names.table);
             let mut conn = Lease::<D>::acquire(pool, attempted).await?;
             let inspected = inspect::<D>(&mut conn, &names, options.gap_mode, cluster).await;

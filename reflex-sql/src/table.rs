@@ -80,12 +80,13 @@ impl<D: Dialect> Table<D> {
 
     pub(crate) async fn acquire(&self) -> Result<Lease<D>> {
         let attempted = || format!("connect to the database to read table `{}`", self.sql.table);
-        within(self.options.deadline, attempted, Lease::acquire(&self.readers, attempted())).await
+        within(&self.readers, self.options.deadline, attempted, Lease::acquire(&self.readers, attempted())).await
     }
 
     /// Lets a query fail that is not answered in time.
     pub(crate) async fn within<T>(&self, attempted: &str, query: impl Future<Output = Result<T>>) -> Result<T> {
-        within(self.options.deadline, || format!("{attempted} of table `{}`", self.sql.table), query).await
+        within(&self.readers, self.options.deadline, || format!("{attempted} of table `{}`", self.sql.table), query)
+            .await
     }
 
     pub(crate) async fn read_page(&self, conn: &mut D::Connection, after: i64, limit: u32) -> Result<Page> {
@@ -179,13 +180,14 @@ impl<D: Dialect> Drop for Lease<D> {
 }
 
 /// Lets a query fail that is not answered by the deadline.
-pub(crate) async fn within<T>(
+pub(crate) async fn within<D: Dialect, T>(
+    pool: &Pool<D>,
     deadline: Duration,
     attempted: impl FnOnce() -> String,
     query: impl Future<Output = Result<T>>,
 ) -> Result<T> {
     match timeout(deadline, query).await {
         Ok(answer) => answer,
-        Err(_) => Err(Problem::Deadline { attempted: attempted(), deadline }.into()),
+        Err(_) => Err(Problem::Deadline { attempted: attempted(), server: D::location(pool), deadline }.into()),
     }
 }

@@ -128,7 +128,7 @@ impl Remote {
         match timeout(self.patience, attempt).await {
             Ok(Ok(done)) => Ok(done),
             Ok(Err(source)) => Err(Problem::WakeUps { attempted: attempted(), source }.into()),
-            Err(_) => Err(Problem::Deadline { attempted: attempted(), deadline: self.patience }.into()),
+            Err(_) => Err(Problem::WakeUpsStalled { attempted: attempted(), deadline: self.patience }.into()),
         }
     }
 
