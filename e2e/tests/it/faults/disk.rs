@@ -20,7 +20,7 @@ use crate::support::{Namespace, PATIENCE};
 
 /// Room for a fresh server, and for a file, and for what a drill writes.
 const SERVER_MEGABYTES: u32 = 700;
-const FILE_MEGABYTES: u32 = 60;
+const FILE_MEGABYTES: u32 = 200;
 /// Rows that a full disk has no room for, sooner or later.
 const ROWS: i64 = 2_000;
 
@@ -29,14 +29,15 @@ pub(super) async fn disk_full<D: Backend, S: Server>() {
     let Some(disk) = SmallDisk::mount(SERVER_MEGABYTES) else { return };
     let server = begin::<S>(Some(disk.path())).await;
     let namespace = Namespace::<D>::alone(&server.url(), "full").await;
-    Box::pin(drill(&namespace, Full { disk, server: Some(server) })).await;
+    Box::pin(drill(&namespace, Full { server: Some(server), disk, spent: false })).await;
 }
 
 /// A drill in which the disk of a SQLite file is full.
 pub(super) async fn sqlite_disk_full() {
     let Some(disk) = SmallDisk::mount(FILE_MEGABYTES) else { return };
     let namespace = Namespace::<Sqlite>::sqlite_in(disk.path()).await;
-    Box::pin(drill(&namespace, Full { disk, server: None::<Arc<test_servers::Postgres>> })).await;
+    let server = None::<Arc<test_servers::Postgres>>;
+    Box::pin(drill(&namespace, Full { server, disk, spent: false })).await;
     namespace.remove().await;
 }
 
@@ -45,6 +46,8 @@ struct Full<S> {
     /// It ends before its disk goes.
     server: Option<Arc<S>>,
     disk: SmallDisk,
+    /// What was written meanwhile fills the disk, and nobody could make room.
+    spent: bool,
 }
 
 impl<D: Backend, S: Server> Fault<D> for Full<S> {
@@ -54,7 +57,7 @@ impl<D: Backend, S: Server> Fault<D> for Full<S> {
     async fn strike(&mut self, drill: &mut Drill<'_, D>) -> u64 {
         let refused = async { while self.disk.fill().is_ok() && drill.insert(ROWS).await.is_ok() {} };
         timeout(PATIENCE, refused).await.expect("a full disk takes no more rows");
-        self.disk.free();
+        self.spent = self.disk.free() < self.disk.bytes / 4;
         let recovered = timeout(Duration::from_secs(5), async {
             while drill.insert(1).await.is_err() {
                 sleep(Duration::from_millis(50)).await;
@@ -66,11 +69,16 @@ impl<D: Backend, S: Server> Fault<D> for Full<S> {
         }
         1
     }
+
+    fn is_spent(&self) -> bool {
+        self.spent
+    }
 }
 
 /// A file system of its own, small and in memory.
 struct SmallDisk {
     folder: TempDir,
+    bytes: u64,
 }
 
 impl SmallDisk {
@@ -80,7 +88,7 @@ impl SmallDisk {
         let mut mount = Command::new("mount");
         mount.args(["-t", "tmpfs", "-o", &format!("size={megabytes}m,mode=1777"), "tmpfs"]).arg(folder.path());
         match mount.output() {
-            Ok(output) if output.status.success() => Some(Self { folder }),
+            Ok(output) if output.status.success() => Some(Self { folder, bytes: u64::from(megabytes) << 20 }),
             refused => {
                 eprintln!("not run: a full disk needs the right to mount a tmpfs: {refused:?}");
                 None
@@ -105,8 +113,11 @@ impl SmallDisk {
         Ok(())
     }
 
-    fn free(&self) {
+    /// Makes room again, and returns how much that is.
+    fn free(&self) -> u64 {
+        let bytes = fs::metadata(self.ballast()).unwrap().len();
         fs::remove_file(self.ballast()).unwrap();
+        bytes
     }
 }
 

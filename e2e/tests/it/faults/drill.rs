@@ -39,6 +39,11 @@ pub(super) trait Fault<D: Backend> {
     /// Does it, and undoes it; returns how many faults that were.
     async fn strike(&mut self, drill: &mut Drill<'_, D>) -> u64;
 
+    /// Whether it cannot be done again.
+    fn is_spent(&self) -> bool {
+        false
+    }
+
     /// The writers have ended with an event of this id. Returns what other consumers saw than those of every drill.
     async fn finish(&mut self, _drill: &mut Drill<'_, D>, _last: i64) -> Vec<Seen> {
         Vec::new()
@@ -79,7 +84,7 @@ pub(super) async fn drill<D: Backend, F: Fault<D>>(namespace: &Namespace<D>, mut
     let mut drill = Drill::begin::<F>(namespace, seed).await;
     let (stop, writing) = drill.write(seed, duration);
     let (mut strikes, mut faults) = (0, 0);
-    while strikes < MIN_STRIKES || begun.elapsed() < duration {
+    while strikes < MIN_STRIKES || (begun.elapsed() < duration && !fault.is_spent()) {
         drill.runners.get_on().await;
         faults += fault.strike(&mut drill).await;
         strikes += 1;
