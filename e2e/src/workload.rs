@@ -105,12 +105,14 @@ impl Workload {
     ) -> Result<Tally> {
         let pace = Arc::new(Pace::new(self.rows_per_second));
         let stopped = Arc::new(AtomicBool::new(false));
-        let mut writers = JoinSet::new();
+        // All are connected before the first event, which is what those wait for who then cut connections.
+        let mut connected = Vec::new();
         for number in self.writers.clone() {
             let rng = StdRng::seed_from_u64(self.seed.wrapping_add(number.into()));
             let writer = Writer::connect(number, rng, pool, table, self.clone(), pace.clone(), committed.clone());
-            writers.spawn(writer.await?.run(stopped.clone()));
+            connected.push(writer.await?);
         }
+        let mut writers: JoinSet<_> = connected.into_iter().map(|writer| writer.run(stopped.clone())).collect();
         drop(committed);
         let mut stop = pin!(stop);
         let mut tally = Tally::default();
