@@ -20,7 +20,7 @@ use crate::support::{Namespace, PATIENCE};
 
 /// Room for a fresh server, and for a file, and for what a drill writes.
 const SERVER_MEGABYTES: u32 = 700;
-const FILE_MEGABYTES: u32 = 200;
+const FILE_MEGABYTES: u32 = 100;
 /// Rows that a full disk has no room for, sooner or later.
 const ROWS: i64 = 2_000;
 
@@ -46,7 +46,7 @@ struct Full<S> {
     /// It ends before its disk goes.
     server: Option<Arc<S>>,
     disk: SmallDisk,
-    /// What was written meanwhile fills the disk, and nobody could make room.
+    /// What was written meanwhile takes half of the disk: filled by that, it could not be cleared.
     spent: bool,
 }
 
@@ -57,7 +57,7 @@ impl<D: Backend, S: Server> Fault<D> for Full<S> {
     async fn strike(&mut self, drill: &mut Drill<'_, D>) -> u64 {
         let refused = async { while self.disk.fill().is_ok() && drill.insert(ROWS).await.is_ok() {} };
         timeout(PATIENCE, refused).await.expect("a full disk takes no more rows");
-        self.spent = self.disk.free() < self.disk.bytes / 4;
+        self.spent = self.disk.free() < self.disk.bytes / 2;
         let recovered = timeout(Duration::from_secs(5), async {
             while drill.insert(1).await.is_err() {
                 sleep(Duration::from_millis(50)).await;
