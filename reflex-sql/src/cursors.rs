@@ -10,7 +10,7 @@ use crate::{
     dialect::{CursorRow, CursorsSql, Dialect},
     error::{Error, Problem},
     options::CursorsTableOptions,
-    table::{Lease, within},
+    table::{Lease, on_lease, within},
     tx::Open,
 };
 
@@ -75,14 +75,9 @@ impl<D: Dialect> CursorsTable<D> {
     pub async fn open(pool: &Pool<D>, options: impl Into<CursorsTableOptions>) -> Result<Self> {
         let options = options.into();
         let names = options.names()?;
-        let sql = within(pool, options.deadline, || format!("open cursors table `{}`", names.table), async {
-            let attempted = format!("connect to the database to open table `{}`", names.table);
-            let mut conn = Lease::<D>::acquire(pool, attempted).await?;
-            let inspected = D::inspect_cursors(&mut conn, &names).await;
-            conn.release();
-            inspected
-        });
-        let sql = Box::pin(sql).await?;
+        let attempted = || format!("open cursors table `{}`", names.table);
+        let inspect = async |conn: &mut D::Connection| D::inspect_cursors(conn, &names).await;
+        let sql = on_lease(pool, options.deadline, attempted, inspect).await?;
         let metrics = options.metrics.clone().unwrap_or_else(Metrics::global);
         let sets = metrics.cursor_sets(&names.table.to_string());
         Ok(Self { inner: Arc::new(Inner { pool: pool.clone(), sql, options, sets }) })
@@ -314,11 +309,8 @@ impl<D: Dialect> CursorsTable<D> {
         query: impl AsyncFnOnce(&mut D::Connection) -> Result<T, sqlx::Error>,
     ) -> Result<T> {
         let attempted = || format!("{attempted} in table `{}`", self.inner.sql.table);
-        within(&self.inner.pool, self.inner.options.deadline, attempted, async {
-            let mut conn = Lease::<D>::acquire(&self.inner.pool, attempted()).await?;
-            let answer = query(&mut conn).await;
-            conn.release();
-            answer.map_err(Problem::database(attempted()))
+        on_lease(&self.inner.pool, self.inner.options.deadline, attempted, async |conn: &mut D::Connection| {
+            query(conn).await.map_err(Problem::database(attempted()))
         })
         .await
     }

@@ -17,7 +17,7 @@ use crate::{
     },
     error::{Error, Problem},
     options::ErrorsTableOptions,
-    table::{Lease, within},
+    table::{Lease, on_lease, within},
 };
 
 /// How often a transaction is tried again that met another one.
@@ -111,14 +111,9 @@ impl<D: Dialect> ErrorsTable<D> {
     pub async fn open(pool: &Pool<D>, options: impl Into<ErrorsTableOptions>) -> Result<Self> {
         let options = options.into();
         let names = options.names()?;
-        let sql = within(pool, options.deadline, || format!("open errors table `{}`", names.table), async {
-            let attempted = format!("connect to the database to open table `{}`", names.table);
-            let mut conn = Lease::<D>::acquire(pool, attempted).await?;
-            let inspected = D::inspect_errors(&mut conn, &names).await;
-            conn.release();
-            inspected
-        });
-        let sql = Box::pin(sql).await?;
+        let attempted = || format!("open errors table `{}`", names.table);
+        let inspect = async |conn: &mut D::Connection| D::inspect_errors(conn, &names).await;
+        let sql = on_lease(pool, options.deadline, attempted, inspect).await?;
         let events = match options.events() {
             Some(options) => Some(EventsTable::open(pool, options).await?),
             None => None,
@@ -308,13 +303,7 @@ impl<D: Dialect> ErrorsTable<D> {
     /// Runs what only reads.
     async fn read<T>(&self, attempted: &str, query: impl AsyncFnOnce(&mut D::Connection) -> Result<T>) -> Result<T> {
         let attempted = || format!("{attempted} in table `{}`", self.inner.sql.table);
-        let read = within(&self.inner.pool, self.inner.options.deadline, attempted, async {
-            let mut conn = self.acquire(attempted).await?;
-            let answer = query(&mut conn).await;
-            conn.release();
-            answer
-        });
-        Box::pin(read).await
+        on_lease(&self.inner.pool, self.inner.options.deadline, attempted, query).await
     }
 
     /// Runs a transaction, again if it met another one. `work` is a factory because a borrowed async closure is not `Send`.
@@ -341,17 +330,13 @@ impl<D: Dialect> ErrorsTable<D> {
         attempted: impl Fn() -> String,
         work: impl AsyncFnOnce(&mut D::Connection) -> Result<T>,
     ) -> Result<T> {
-        let mut conn = self.acquire(&attempted).await?;
+        let mut conn = Lease::<D>::acquire(&self.inner.pool, attempted()).await?;
         let mut tx = D::begin_write(&mut conn).await.map_err(Problem::database(attempted()))?;
         let done = work(&mut tx).await;
         let ended = if done.is_ok() { tx.commit().await } else { tx.rollback().await };
         ended.map_err(Problem::database(attempted()))?;
         conn.release();
         done
-    }
-
-    async fn acquire(&self, attempted: impl Fn() -> String) -> Result<Lease<D>> {
-        Lease::acquire(&self.inner.pool, attempted()).await
     }
 }
 

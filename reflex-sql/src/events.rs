@@ -5,11 +5,11 @@ use sqlx::Pool;
 
 use crate::{
     Result,
-    dialect::{Backlog, Dialect, EventsSql},
+    dialect::{Backlog, Dialect},
     error::Problem,
-    options::{EventsNames, EventsTableOptions, GapMode},
+    options::{EventsTableOptions, GapMode},
     state, stream,
-    table::{Lease, Table, within},
+    table::{Table, on_lease},
     wake::{Bell, Remote},
 };
 
@@ -135,15 +135,13 @@ impl<D: Dialect> EventsTable<D> {
         let options = options.into();
         let names = options.names()?;
         let cluster = options.cluster_grace.is_some();
-        let opening = within(pool, options.deadline, || format!("open events table `{}`", names.table), async {
-            let attempted = format!("connect to the database to open table `{}`", names.table);
-            let mut conn = Lease::<D>::acquire(pool, attempted).await?;
-            let inspected = inspect::<D>(&mut conn, &names, options.gap_mode, cluster).await;
-            conn.release();
-            inspected
-        });
-        // Boxed, as it is large, and would be part of every future that opens a table.
-        let (sql, topic) = Box::pin(opening).await?;
+        let attempted = || format!("open events table `{}`", names.table);
+        let inspect = async |conn: &mut D::Connection| {
+            let sql = D::inspect_events(conn, &names, options.gap_mode, cluster).await?;
+            let topic = D::topic(conn, &sql).await?;
+            Ok((sql, topic))
+        };
+        let (sql, topic) = on_lease(pool, options.deadline, attempted, inspect).await?;
         let metrics = options.metrics.clone().unwrap_or_else(Metrics::global);
         let metrics = metrics.events_table(&names.table.to_string());
         metrics.gap_mode.with_label_values(&[names.table.to_string().as_str(), sql.mode.label()]).set(1);
@@ -289,17 +287,6 @@ impl<D: Dialect> EventsTable<D> {
         let opened = Opened::new(stream::events(self.table.clone(), tail, position, reached, options)).status(status);
         Ok(if pinned { opened.at(position) } else { opened })
     }
-}
-
-async fn inspect<D: Dialect>(
-    conn: &mut D::Connection,
-    names: &EventsNames,
-    mode: GapMode,
-    cluster: bool,
-) -> Result<(EventsSql, String)> {
-    let sql = D::inspect_events(conn, names, mode, cluster).await?;
-    let topic = D::topic(conn, &sql).await?;
-    Ok((sql, topic))
 }
 
 impl<D: Dialect> StreamFunc for EventsTable<D> {

@@ -79,7 +79,7 @@ impl<D: Dialect> Table<D> {
     }
 
     pub(crate) async fn acquire(&self) -> Result<Lease<D>> {
-        let attempted = || format!("connect to the database to read table `{}`", self.sql.table);
+        let attempted = || format!("read table `{}`", self.sql.table);
         within(&self.readers, self.options.deadline, attempted, Lease::acquire(&self.readers, attempted())).await
     }
 
@@ -136,8 +136,11 @@ impl<D: Dialect> Lease<D> {
 
     /// Takes a connection from the pool. `attempted` says what for.
     pub(crate) async fn acquire(pool: &Pool<D>, attempted: impl Into<String>) -> Result<Self> {
-        let conn = pool.acquire().await;
-        conn.map(Self::new).map_err(|source| Self::failed(pool, attempted, source))
+        let failed = |source| match source {
+            sqlx::Error::PoolTimedOut => Self::failed(pool, attempted, source),
+            _ => Problem::database(format!("connect to {} to {}", D::location(pool), attempted.into()))(source),
+        };
+        pool.acquire().await.map(Self::new).map_err(failed)
     }
 
     /// What came of an attempt that may have needed a connection of the pool: a wait in vain names the server.
@@ -190,4 +193,21 @@ pub(crate) async fn within<D: Dialect, T>(
         Ok(answer) => answer,
         Err(_) => Err(Problem::Deadline { attempted: attempted(), server: D::location(pool), deadline }.into()),
     }
+}
+
+/// Does what needs one connection of the pool and no transaction, by the deadline.
+pub(crate) async fn on_lease<D: Dialect, T>(
+    pool: &Pool<D>,
+    deadline: Duration,
+    attempted: impl Fn() -> String,
+    work: impl AsyncFnOnce(&mut D::Connection) -> Result<T>,
+) -> Result<T> {
+    let done = within(pool, deadline, &attempted, async {
+        let mut conn = Lease::<D>::acquire(pool, attempted()).await?;
+        let done = work(&mut conn).await;
+        conn.release();
+        done
+    });
+    // Boxed, as it is large, and would be part of every future that asks the database.
+    Box::pin(done).await
 }

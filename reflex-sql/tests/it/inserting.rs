@@ -131,11 +131,13 @@ async fn a_read_only_database_can_be_read_and_says_why_it_is_not_written() -> Re
 #[tokio::test]
 async fn a_file_that_is_not_there_is_named() -> Result<()> {
     let folder = tempfile::tempdir()?;
-    let connect = SqliteConnectOptions::new().filename(folder.path().join("none.sqlite"));
+    let file = folder.path().join("none.sqlite");
+    let connect = SqliteConnectOptions::new().filename(&file);
     let pool = SqlitePoolOptions::new().connect_lazy_with(connect);
     let error = EventsTable::open(&pool, "events").await.expect_err("there is no file");
     let message = with_causes(&error);
-    assert!(message.contains("open table `events`") && message.contains("unable to open database file"), "{message}");
+    let attempted = format!("connect to {} to open events table `events`", file.display());
+    assert!(message.contains(&attempted) && message.contains("unable to open database file"), "{message}");
     Ok(())
 }
 
