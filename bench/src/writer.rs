@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use reflex_sql::EventsTable;
-use sqlx::Pool;
+use sqlx::{Pool, Transaction};
 use tokio::sync::Notify;
 
 use crate::{
@@ -38,9 +38,25 @@ impl<D: Backend> Writer<D> {
 
     /// Inserts an event and takes it back, which leaves a gap.
     pub(crate) async fn roll_back(&self, pool: &Pool<D>, number: u64) -> Result<()> {
+        Ok(self.begin(pool, number).await?.rollback().await?)
+    }
+
+    /// Connects as many sessions of the pool, and lets each prepare what it inserts with. Leaves a gap.
+    pub(crate) async fn warm_up(&self, pool: &Pool<D>, sessions: u64) -> Result<()> {
+        let mut open = Vec::new();
+        for number in 0..sessions {
+            open.push(self.begin(pool, number).await?);
+        }
+        for tx in open {
+            tx.rollback().await?;
+        }
+        Ok(())
+    }
+
+    async fn begin(&self, pool: &Pool<D>, number: u64) -> Result<Transaction<'static, D>> {
         let mut tx = pool.begin().await?;
         self.write(&mut tx, number).await?;
-        Ok(tx.rollback().await?)
+        Ok(tx)
     }
 
     async fn write(&self, tx: &mut D::Connection, number: u64) -> Result<Woken> {

@@ -105,10 +105,12 @@ async fn fire<D: Backend>(db: &Db<D>, seconds: f64) -> Result<Quantiles> {
         let arrive = move |event: Event| std::future::ready(board.arrive(&event));
         reader.spawn(async move { follow(events, 0, arrive).await });
     }
+    let writer = Writer::Ours(events);
+    writer.warm_up(&db.pool, WRITERS).await?;
     let until = Instant::now() + Duration::from_secs_f64(seconds);
     let mut writers = JoinSet::new();
     for _ in 0..WRITERS {
-        writers.spawn(write(db.pool.clone(), Writer::Ours(events.clone()), board.clone(), until));
+        writers.spawn(write(db.pool.clone(), writer.clone(), board.clone(), until));
     }
     let mut committed = 0;
     while let Some(ended) = writers.join_next().await {
