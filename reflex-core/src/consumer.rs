@@ -22,7 +22,7 @@ pub enum Progress {
 pub struct Monitoring {
     /// The lag at which `reflex_consumer_lag_alert` becomes 1; `None` switches it off. Default: 30 minutes.
     pub lag_alert: Option<Duration>,
-    /// How long after its last event `reflex_consumer_active` stays 1; `None` switches it off. Default: 24 hours.
+    /// How long after its last event, or its start, `reflex_consumer_active` stays 1; `None` switches it off. Default: 24 hours.
     pub activity_ttl: Option<Duration>,
 }
 
@@ -231,7 +231,7 @@ impl<F, T> FnConsumer<F, T> {
         self
     }
 
-    /// Sets how long after its last event `reflex_consumer_active` stays 1. Default: 24 hours.
+    /// Sets how long after its last event, or its start, `reflex_consumer_active` stays 1. Default: 24 hours.
     #[must_use]
     pub fn activity_ttl(mut self, ttl: Duration) -> Self {
         self.monitoring.activity_ttl = Some(ttl);

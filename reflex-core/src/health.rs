@@ -39,7 +39,8 @@ use crate::{Cursor, Error, Result};
 ///   One that was stopped or cancelled by the other side is healthy for as long as the patience; then somebody should have run
 ///   it again.
 ///
-/// There is one entry per name, kept until the last clone is dropped. Without consumers everything is healthy.
+/// Each spec has an entry, which a later spec of the same name takes over when it is gone; otherwise it is kept until the last
+/// clone is dropped. Without consumers everything is healthy.
 ///
 /// # Examples
 ///
@@ -117,6 +118,8 @@ impl Health {
     /// | `reflex_consumer_healthy` | 1 if the consumer is healthy |
     /// | `reflex_consumer_state` | 1 for the label `state` that it is in |
     /// | `reflex_consumer_stalled_seconds` | for how long it has been without progress though it is not at the head |
+    ///
+    /// Specs of one name share the series, which show the worst of them, and each state that one of them is in.
     ///
     /// # Errors
     ///

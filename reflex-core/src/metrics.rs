@@ -33,7 +33,7 @@ const LOADING_BUCKETS: &[f64] = &[0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1,
 /// | `reflex_consumer_lag_seconds` | gauge | how old the last event was when it was consumed |
 /// | `reflex_consumer_event_age_seconds` | histogram | the same of all events |
 /// | `reflex_consumer_lag_alert` | gauge | 1 if that lag is above its threshold, also while nothing is left to consume |
-/// | `reflex_consumer_active` | gauge | 1 if there was an event within the activity TTL |
+/// | `reflex_consumer_active` | gauge | 1 if the consumer had an event, or was started, within its activity TTL |
 /// | `reflex_consumer_latency_seconds` | histogram | how long the consumer took for an event |
 /// | `reflex_consumer_error_count` | counter | runs that ended with an unexpected error; what a recovery function swallowed is not among them |
 /// | `reflex_consumer_skipped_events_count` | counter | events that types or a filter excluded |
@@ -439,27 +439,37 @@ struct ActiveConsumers {
 }
 
 struct Activity {
-    last_event: Option<Instant>,
+    /// The last event, or the start of the run while there was none.
+    last: Instant,
     ttl: Duration,
 }
 
 impl ActiveConsumers {
     fn new() -> prometheus::Result<Self> {
-        let gauges =
-            int_gauge("reflex_consumer_active", "1 if the consumer had an event not long ago", &["consumer_name"])?;
+        let gauges = int_gauge(
+            "reflex_consumer_active",
+            "1 if the consumer had an event, or was started, not long ago",
+            &["consumer_name"],
+        )?;
         Ok(Self { gauges, consumers: Arc::default() })
     }
 
     fn watch(&self, consumer: &str, ttl: Duration) {
         let mut consumers = self.consumers.lock().unwrap_or_else(PoisonError::into_inner);
-        consumers.entry(consumer.to_owned()).or_insert(Activity { last_event: None, ttl }).ttl = ttl;
+        consumers.entry(consumer.to_owned()).or_insert_with(|| Activity { last: Instant::now(), ttl }).ttl = ttl;
     }
 
     fn mark(&self, consumer: &str, at: Instant) {
         let mut consumers = self.consumers.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(activity) = consumers.get_mut(consumer) {
-            activity.last_event = Some(at);
+            activity.last = at;
         }
+    }
+
+    fn forget(&self, consumer: &str) {
+        self.consumers.lock().unwrap_or_else(PoisonError::into_inner).remove(consumer);
+        // There is no series if nobody looked.
+        let _ = self.gauges.remove_label_values(&[consumer]);
     }
 }
 
@@ -470,7 +480,7 @@ impl Collector for ActiveConsumers {
 
     fn collect(&self) -> Vec<MetricFamily> {
         for (consumer, activity) in &*self.consumers.lock().unwrap_or_else(PoisonError::into_inner) {
-            let active = activity.last_event.is_some_and(|at| at.elapsed() < activity.ttl);
+            let active = activity.last.elapsed() < activity.ttl;
             self.gauges.with_label_values(&[consumer]).set(active.into());
         }
         self.gauges.collect()

@@ -420,9 +420,7 @@ impl<C: CursorStore, K: Consumer> Engine<'_, C, K> {
         };
         let error = ends::most_telling(&self.name, end, stopped);
         let error = ends::most_telling(&self.name, error, flushed);
-        if ends::as_intended(&error) {
-            self.recorder.retire();
-        } else {
+        if !ends::as_intended(&error) {
             self.recorder.failed();
             ends::report(&self.name, &error);
         }

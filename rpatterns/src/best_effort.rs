@@ -1,5 +1,6 @@
 use std::fmt;
 
+use prometheus::IntCounter;
 use reflex_core::{Consumer, Event, HandlerError, Input, Metrics, Progress, Result};
 
 use crate::isolate::{self, Outlet};
@@ -56,7 +57,9 @@ impl<T: Input, K: Consumer<T>> Consumer<T> for BestEffort<K> {
         isolate::hand_over(&mut self.inner, input, &self.log).await
     }
 
+    /// The series exists from the start of a run: what it shows at first is no increase to those who look for one.
     async fn reset(&mut self) -> Result<(), HandlerError> {
+        self.log.given_up(self.inner.name());
         self.inner.reset().await
     }
 }
@@ -96,7 +99,13 @@ impl Outlet for Log {
             error = error.as_error(),
             "an event could not be handled and is passed over"
         );
-        self.metrics.clone().unwrap_or_else(Metrics::global).given_up(consumer).inc();
+        self.given_up(consumer).inc();
         Ok(())
+    }
+}
+
+impl Log {
+    fn given_up(&self, consumer: &str) -> IntCounter {
+        self.metrics.clone().unwrap_or_else(Metrics::global).given_up(consumer)
     }
 }

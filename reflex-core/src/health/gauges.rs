@@ -6,7 +6,7 @@ use prometheus::{
     proto::MetricFamily,
 };
 
-use super::{ConsumerState, Health};
+use super::{ConsumerHealth, ConsumerState, Health};
 use crate::metrics::{health_state, healthy, stalled_seconds};
 
 /// Looks when it is scraped, so that what does not move is seen as well.
@@ -23,19 +23,29 @@ impl Gauges {
     }
 }
 
+impl Gauges {
+    /// Shows the worst of all that have the name, as one that is well must not hide another.
+    fn show(&self, name: &str, namesakes: &[ConsumerHealth]) {
+        let stalled = namesakes.iter().map(|consumer| consumer.stalled).max().unwrap_or_default();
+        self.healthy.with_label_values(&[name]).set(namesakes.iter().all(|consumer| consumer.healthy).into());
+        self.stalled.with_label_values(&[name]).set(stalled.as_secs_f64());
+        for state in ConsumerState::ALL {
+            let is_in_it = namesakes.iter().any(|consumer| consumer.state == state);
+            self.state.with_label_values(&[name, state.as_str()]).set(is_in_it.into());
+        }
+    }
+}
+
 impl Collector for Gauges {
     fn desc(&self) -> Vec<&Desc> {
         [self.healthy.desc(), self.state.desc(), self.stalled.desc()].concat()
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
-        for consumer in self.health.consumers() {
-            let name = consumer.name.as_str();
-            self.healthy.with_label_values(&[name]).set(consumer.healthy.into());
-            self.stalled.with_label_values(&[name]).set(consumer.stalled.as_secs_f64());
-            for state in ConsumerState::ALL {
-                self.state.with_label_values(&[name, state.as_str()]).set((state == consumer.state).into());
-            }
+        let mut consumers = self.health.consumers();
+        consumers.sort_by(|a, b| a.name.cmp(&b.name));
+        for namesakes in consumers.chunk_by(|a, b| a.name == b.name) {
+            self.show(&namesakes[0].name, namesakes);
         }
         [self.healthy.collect(), self.state.collect(), self.stalled.collect()].concat()
     }

@@ -26,6 +26,7 @@ pub(crate) struct Recorder {
     last: Option<LastEvent>,
     /// Before the first event nothing is flushed.
     is_fresh: bool,
+    has_failed: bool,
 }
 
 struct LastEvent {
@@ -75,6 +76,7 @@ impl Recorder {
             wall: Wall::read(clock),
             last: None,
             is_fresh: true,
+            has_failed: false,
             metrics,
             consumer,
             monitoring,
@@ -111,7 +113,9 @@ impl Recorder {
         self.skipped.inc();
     }
 
-    pub(crate) fn failed(&self) {
+    /// Notes that the run ends with an error that nobody wanted.
+    pub(crate) fn failed(&mut self) {
+        self.has_failed = true;
         self.metrics.0.errors.with_label_values(&[&*self.consumer]).inc();
     }
 
@@ -138,23 +142,26 @@ impl Recorder {
         }
     }
 
-    /// Takes the lag of a consumer that ended as intended out of the registry, so that it cannot raise an alert. One that
-    /// failed keeps it.
-    pub(crate) fn retire(&mut self) {
-        self.flush();
+    /// Takes out of the registry what could raise an alert for a consumer that nobody wants to run any more.
+    fn retire(&self) {
         let label: &[&str] = &[&self.consumer];
         let families = &*self.metrics.0;
-        // Both are gone already if another run of the same name ended before.
+        // They are gone already if another run of the same name ended before.
         let _ = families.lag.remove_label_values(label);
         let _ = families.lag_alert.remove_label_values(label);
+        families.active.forget(&self.consumer);
     }
 }
 
 impl Drop for Recorder {
+    /// A run that ended as intended was stopped, and so was one whose future is dropped. One that failed keeps what it shows.
     fn drop(&mut self) {
         self.flush();
         if std::thread::panicking() {
             self.failed();
+        }
+        if !self.has_failed {
+            self.retire();
         }
     }
 }

@@ -16,7 +16,7 @@ use reflex_core::{
     MemoryEvents, NewEvent, Opened, Progress, Result, Spec, StreamFunc, StreamOptions, StreamPosition, consumer_fn,
     run, run_until,
 };
-use reflex_testing::ScriptedConsumer;
+use reflex_testing::{ScriptedConsumer, Step};
 use tokio::{sync::oneshot, time::sleep};
 
 use crate::support::{Scrape, filled};
@@ -367,6 +367,20 @@ async fn is_read_by_machines() {
     assert_eq!((&consumer["state"], &consumer["cursor"]), (&"blocked".into(), &"1".into()), "{consumer}");
     assert_eq!(consumer["blocked"], serde_json::json!({"after": "1", "seconds": 120.0, "by": []}));
     assert!(consumer["since"].as_str().unwrap().ends_with('Z'));
+}
+
+#[tokio::test]
+async fn machines_see_the_worst_of_one_name() {
+    let (health, scrape) = (Health::new(), Scrape::new());
+    let fails = ScriptedConsumer::new("billing").at(0, Step::fail("no"));
+    let mut fails = Spec::new(filled(1), MemoryCursors::new(), fails).health(&health);
+    let mut ends = Spec::new(filled(1), MemoryCursors::new(), done("billing")).health(&health).to_head();
+    assert!(run(&mut fails).await.is_err());
+    assert!(run(&mut ends).await.unwrap_err().is_head_reached());
+    health.register(&scrape.registry).unwrap();
+    let state = |state| scrape.value(&format!("reflex_consumer_state{{consumer_name=\"billing\",state=\"{state}\"}}"));
+    assert_eq!(scrape.value("reflex_consumer_healthy{consumer_name=\"billing\"}"), Some(0.0));
+    assert_eq!(["failing", "stopped", "running"].map(state), [Some(1.0), Some(1.0), Some(0.0)]);
 }
 
 #[tokio::test(start_paused = true)]

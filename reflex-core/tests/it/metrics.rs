@@ -68,26 +68,19 @@ async fn every_event_is_counted_however_quick() {
 }
 
 #[tokio::test]
-async fn a_run_that_fails_or_is_dropped_shows_its_last_event() {
+async fn a_run_that_fails_shows_its_last_event() {
     let scrape = Scrape::new();
-    let two = || {
-        let events = filled(1);
-        events.append(NewEvent::new("order-12", 1).timestamp(Utc::now() - TimeDelta::hours(1)));
-        events
-    };
+    let events = filled(1);
+    events.append(NewEvent::new("order-12", 1).timestamp(Utc::now() - TimeDelta::hours(1)));
     let fails = ScriptedConsumer::new("fails").at(1, Step::fail("no"));
-    assert!(run(&mut Spec::new(two(), MemoryCursors::new(), fails).metrics(&scrape.metrics)).await.is_err());
-    let dropped = ScriptedConsumer::new("dropped");
-    let mut spec = Spec::new(two(), MemoryCursors::new(), dropped).metrics(&scrape.metrics);
-    assert!(poll_times(1, run(&mut spec)).await.is_none());
-    for consumer in ["fails", "dropped"] {
-        assert_eq!(scrape.consumer(LAG_ALERT, consumer), Some(1.0), "{consumer}");
-        assert_eq!(scrape.consumer("reflex_consumer_latency_seconds_count", consumer), Some(2.0), "{consumer}");
-    }
+    assert!(run(&mut Spec::new(events, MemoryCursors::new(), fails).metrics(&scrape.metrics)).await.is_err());
+    assert_eq!(scrape.consumer(LAG_ALERT, "fails"), Some(1.0));
+    assert_eq!(scrape.consumer(ACTIVE, "fails"), Some(1.0));
+    assert_eq!(scrape.consumer("reflex_consumer_latency_seconds_count", "fails"), Some(2.0));
 }
 
 #[tokio::test]
-async fn a_run_that_ends_as_intended_takes_its_lag_away() {
+async fn a_run_that_ends_as_intended_leaves_nothing_that_alerts() {
     let scrape = Scrape::new();
     let old = || aged(TimeDelta::hours(1));
     let mut spec =
@@ -99,9 +92,13 @@ async fn a_run_that_ends_as_intended_takes_its_lag_away() {
     let mut spec = Spec::new(old(), MemoryCursors::new(), consumer).metrics(&scrape.metrics);
     assert!(run_until(&mut spec, calls.await_consumed(1, DEADLINE)).await.unwrap_err().is_stopped());
 
-    for consumer in ["a", "b"] {
-        assert_eq!(scrape.consumer(LAG, consumer), None, "{consumer}");
-        assert_eq!(scrape.consumer(LAG_ALERT, consumer), None, "{consumer}");
+    let mut spec = Spec::new(old(), MemoryCursors::new(), ScriptedConsumer::new("c")).metrics(&scrape.metrics);
+    assert!(poll_times(1, run(&mut spec)).await.is_none(), "it is dropped");
+
+    for consumer in ["a", "b", "c"] {
+        for alerts in [LAG, LAG_ALERT, ACTIVE] {
+            assert_eq!(scrape.consumer(alerts, consumer), None, "{consumer} {alerts}");
+        }
         assert_eq!(scrape.consumer(ERRORS, consumer), Some(0.0), "{consumer}");
         assert_eq!(scrape.consumer("reflex_consumer_event_age_seconds_count", consumer), Some(1.0), "{consumer}");
     }
@@ -150,15 +147,15 @@ async fn an_event_from_the_future_has_no_lag_and_is_counted() {
 #[tokio::test]
 async fn active_falls_to_zero_after_its_time_and_can_be_off() {
     let scrape = Scrape::new();
-    let done = |_event| ready(Ok(()));
+    let fails = |_event| async { Err(reflex_core::HandlerError::new("no")) };
     let consumers = [
-        consumer_fn("short", done).activity_ttl(Duration::from_millis(50)),
-        consumer_fn("default", done),
-        consumer_fn("off", done).no_activity_ttl(),
+        consumer_fn("short", fails).activity_ttl(Duration::from_millis(50)),
+        consumer_fn("default", fails),
+        consumer_fn("off", fails).no_activity_ttl(),
     ];
     for consumer in consumers {
-        let mut spec = Spec::new(filled(1), MemoryCursors::new(), consumer).metrics(&scrape.metrics).to_head();
-        assert!(run(&mut spec).await.unwrap_err().is_head_reached());
+        let mut spec = Spec::new(filled(1), MemoryCursors::new(), consumer).metrics(&scrape.metrics);
+        assert!(run(&mut spec).await.is_err());
     }
     eventually("an inactive consumer", DEADLINE, || ready(scrape.consumer(ACTIVE, "short") == Some(0.0))).await;
     assert_eq!(scrape.consumer(ACTIVE, "default"), Some(1.0));
@@ -166,7 +163,7 @@ async fn active_falls_to_zero_after_its_time_and_can_be_off() {
 }
 
 #[tokio::test]
-async fn a_consumer_without_events_is_there_and_not_active() {
+async fn a_consumer_without_events_is_there_and_has_its_time() {
     let scrape = Scrape::new();
     let mut spec =
         Spec::new(filled(0), MemoryCursors::new(), ScriptedConsumer::new("billing")).metrics(&scrape.metrics);
@@ -181,7 +178,7 @@ async fn a_consumer_without_events_is_there_and_not_active() {
         found
     };
     let (_, found) = join(run_until(&mut spec, async { stopped.await.unwrap() }), look).await;
-    assert_eq!(found, [Some(0.0); 3]);
+    assert_eq!(found, [Some(0.0), Some(0.0), Some(1.0)]);
 }
 
 /// Waits until `count` of a histogram is in the registry, while the run goes on.

@@ -18,6 +18,17 @@ async fn an_event_that_fails_is_passed_over_and_counted() {
     assert_eq!(scrape.consumer("reflex_consumer_given_up_events_count", "notify"), Some(2.0));
 }
 
+/// A counter that begins at 1 has not grown, to those who ask Prometheus for an increase.
+#[tokio::test]
+async fn what_was_passed_over_is_counted_from_zero() {
+    let scrape = Scrape::new();
+    let notify = best_effort(ScriptedConsumer::new("notify")).metrics(&scrape.metrics);
+    assert!(
+        run(&mut Spec::new(filled(1), MemoryCursors::new(), notify).to_head()).await.unwrap_err().is_head_reached()
+    );
+    assert_eq!(scrape.consumer("reflex_consumer_given_up_events_count", "notify"), Some(0.0));
+}
+
 #[tokio::test]
 async fn an_expected_or_fencing_error_ends_the_run() {
     for make in [Error::stopped as fn() -> Error, || Error::fenced("notify")] {
