@@ -69,6 +69,10 @@ mod stream;
 mod telemetry;
 mod wake_ups;
 
+/// The crate that [`Metrics`] and [`Health`] are registered with, in the version that they take.
+#[doc(no_inline)]
+pub use prometheus;
+
 pub use self::{
     buffered::BufferedCursors,
     consumer::{BoxConsumer, Consumer, Failure, FnConsumer, Monitoring, Progress, consumer_fn},

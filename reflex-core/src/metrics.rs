@@ -50,7 +50,7 @@ const LOADING_BUCKETS: &[f64] = &[0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1,
 /// # Examples
 ///
 /// ```
-/// use reflex_core::Metrics;
+/// use reflex_core::{Metrics, prometheus};
 ///
 /// let registry = prometheus::Registry::new();
 /// let metrics = Metrics::register(&registry)?;

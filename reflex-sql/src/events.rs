@@ -202,7 +202,8 @@ impl<D: Dialect> EventsTable<D> {
         for (at, event) in events.iter().enumerate() {
             self.validate(at, event)?;
         }
-        let failed = Problem::database(format!("insert {} events into table `{}`", events.len(), self.name()));
+        let what = if events.len() == 1 { "an event".to_owned() } else { format!("{} events", events.len()) };
+        let failed = Problem::database(format!("insert {what} into table `{}`", self.name()));
         D::insert(tx, &self.table.sql, events).await.map_err(failed)?;
         Ok(Notify(self.table.bell.clone()))
     }
