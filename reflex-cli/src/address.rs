@@ -1,4 +1,8 @@
-use std::{path::Path, str::FromStr};
+use std::{
+    fmt::{self, Display, Formatter},
+    path::{Path, PathBuf},
+    str::FromStr,
+};
 
 use anyhow::{Context, Result};
 use sqlx::{mysql::MySqlConnectOptions, postgres::PgConnectOptions, sqlite::SqliteConnectOptions};
@@ -35,6 +39,31 @@ impl Address {
             }
         }
     }
+}
+
+/// Names the database for a message, without user and password.
+impl Display for Address {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Postgres(options) => {
+                let server = server(options.get_socket(), options.get_host(), options.get_port());
+                write!(f, "PostgreSQL at {server}{}", database(options.get_database()))
+            }
+            Self::MySql(options) => {
+                let server = server(options.get_socket(), options.get_host(), options.get_port());
+                write!(f, "MySQL or MariaDB at {server}{}", database(options.get_database()))
+            }
+            Self::Sqlite(options) => write!(f, "SQLite file {}", options.get_filename().display()),
+        }
+    }
+}
+
+fn server(socket: Option<&PathBuf>, host: &str, port: u16) -> String {
+    socket.map_or_else(|| format!("{host}:{port}"), |socket| socket.display().to_string())
+}
+
+fn database(name: Option<&str>) -> String {
+    name.map_or_else(String::new, |name| format!(", database `{name}`"))
 }
 
 fn postgres(url: &str) -> Result<PgConnectOptions> {
@@ -81,4 +110,23 @@ fn usage(problem: String) -> anyhow::Error {
 
 fn parse<O: FromStr<Err = sqlx::Error>>(url: &str, example: &str) -> Result<O> {
     O::from_str(url).with_context(|| Usage(format!("--database-url cannot be read: write it like {example}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check_name(url: &str, expected: &str) {
+        assert_eq!(Address::parse(url).unwrap().to_string(), expected);
+    }
+
+    #[test]
+    fn a_database_is_named_without_user_and_password() {
+        check_name("postgres://u:secret@h:5433/shop", "PostgreSQL at h:5433, database `shop`");
+        check_name("postgres://u:secret@h", "PostgreSQL at h:5432");
+        check_name("mariadb://u:secret@h/shop", "MySQL or MariaDB at h:3306, database `shop`");
+        check_name("mysql://u:secret@h/shop?socket=/run/db.sock", "MySQL or MariaDB at /run/db.sock, database `shop`");
+        check_name("sqlite:shop.db?mode=ro", "SQLite file shop.db");
+    }
 }

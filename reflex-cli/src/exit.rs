@@ -2,10 +2,7 @@
 
 use std::process::ExitCode;
 
-use sqlx::{error::DatabaseError, sqlite::SqliteError};
-
-const SQLITE_READONLY: i32 = 8;
-const SQLITE_CANTOPEN: i32 = 14;
+use crate::{place::hint, table::printable};
 
 /// Exit code for a command line that is wrong; clap's own is the same.
 const WRONG_USAGE: u8 = 2;
@@ -30,6 +27,11 @@ pub(crate) struct Interrupted {
 #[error("{0}")]
 pub(crate) struct Usage(pub(crate) String);
 
+/// What was asked for is not in the database.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Absent(pub(crate) String);
+
 /// A consumer is further behind than allowed.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -49,7 +51,8 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
 
 #[expect(clippy::print_stderr, reason = "this is where errors go")]
 fn complain(error: &anyhow::Error) {
-    eprintln!("error: {}", chain(error.chain()));
+    // It may repeat what is in a database or a file, such as codes that a terminal obeys.
+    eprintln!("error: {}", printable(&chain(error.chain())));
     if let Some(hint) = hint(error) {
         eprintln!("hint: {hint}");
     }
@@ -70,16 +73,6 @@ fn code(error: &anyhow::Error) -> u8 {
 
 fn is_usage(error: &anyhow::Error) -> bool {
     error.is::<Usage>() || error.downcast_ref::<reflex_sql::Error>().is_some_and(reflex_sql::Error::is_invalid_name)
-}
-
-/// What to do about an error whose text does not say it.
-fn hint(error: &anyhow::Error) -> Option<&'static str> {
-    let database = error.chain().find_map(|error| error.downcast_ref::<sqlx::Error>())?.as_database_error()?;
-    let sqlite = database.try_downcast_ref::<SqliteError>()?;
-    let code: i32 = sqlite.code()?.parse().ok()?;
-    // The lower byte tells what it is about, the rest the details.
-    matches!(code & 0xff, SQLITE_READONLY | SQLITE_CANTOPEN)
-        .then_some("SQLite in WAL mode needs a writable folder, also for reading: copy the file elsewhere")
 }
 
 /// The causes in one line. Some libraries repeat the cause in their own message: it is said once.

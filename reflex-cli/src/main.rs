@@ -14,15 +14,14 @@ mod interrupt;
 mod logging;
 mod ndjson;
 mod output;
+mod place;
 mod progress;
 mod table;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 fn main() -> ExitCode {
-    let cli = args::Cli::parse();
+    let cli = args::parse();
     logging::start();
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,

@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 use tokio::io::{AsyncWriteExt, Stdout};
 
-use crate::exit::OutputClosed;
+use crate::{exit::OutputClosed, table::printable_lines};
 
 const BUFFER: usize = 64 * 1024;
 
@@ -22,9 +22,9 @@ impl Output {
         Self { buffer: Vec::with_capacity(BUFFER), stdout: tokio::io::stdout() }
     }
 
-    /// Adds a line.
+    /// Adds a line, or several, for people: what a terminal would obey is escaped.
     pub(crate) async fn line(&mut self, line: impl Display) -> Result<()> {
-        self.with(|buffer| io::Write::write_fmt(buffer, format_args!("{line}"))).await
+        self.with(|buffer| io::Write::write_all(buffer, printable_lines(&line.to_string()).as_bytes())).await
     }
 
     /// Adds a value as JSON on a line of its own.

@@ -36,6 +36,11 @@ impl Display for TextTable {
     }
 }
 
+/// Escapes what a terminal would obey, line by line.
+pub(crate) fn printable_lines(text: &str) -> String {
+    text.split('\n').map(printable).collect::<Vec<_>>().join("\n")
+}
+
 /// Escapes what a terminal would obey, and line ends.
 pub(crate) fn printable(text: &str) -> String {
     let mut printable = String::with_capacity(text.len());
@@ -79,7 +84,8 @@ mod tests {
     }
 
     #[test]
-    fn a_cell_cannot_steer_the_terminal() {
+    fn a_text_cannot_steer_the_terminal() {
         assert_eq!(printable("a\u{1b}[31m\tb\nä"), "a\\u{1b}[31m\\tb\\nä");
+        assert_eq!(printable_lines("a\u{1b}[31m\nä\n"), "a\\u{1b}[31m\nä\n");
     }
 }

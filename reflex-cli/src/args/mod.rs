@@ -7,7 +7,10 @@ mod errors;
 use std::path::PathBuf;
 
 use chrono::{DateTime, Utc};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{
+    Args, Parser, Subcommand, ValueEnum,
+    error::{ContextKind, ContextValue, ErrorKind},
+};
 
 pub(crate) use self::{
     cursors::{CursorsArgs, CursorsCommand},
@@ -39,7 +42,28 @@ Exit codes:
   1    it failed
   2    the command line is wrong
   3    `reflex lag` found a consumer past a limit, or with a limit one that is ahead of the table or unreadable
-  130  after Ctrl-C; 143 after SIGTERM";
+  130  after Ctrl-C; 143 after SIGTERM
+
+A demo that serves, with `reflex demo --serve`, goes on until Ctrl-C or SIGTERM: either ends it with 0 once the
+results are printed.";
+
+/// Reads the command line of this process, and ends it if that is wrong or only asks for help.
+pub(crate) fn parse() -> Cli {
+    Cli::try_parse().unwrap_or_else(|error| with_tip(error).exit())
+}
+
+/// Tells of the variable that stands for a missing option.
+fn with_tip(mut error: clap::Error) -> clap::Error {
+    let missing = match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::Strings(arguments)) => arguments.iter().any(|name| name.starts_with("--database-url")),
+        _ => false,
+    };
+    if missing && error.kind() == ErrorKind::MissingRequiredArgument {
+        let tip = "the variable DATABASE_URL can name the database too".to_owned();
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
+    }
+    error
+}
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {

@@ -1,4 +1,4 @@
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow};
 use chrono::SecondsFormat;
 use reflex_core::{Cursor, CursorStore};
 use reflex_sql::{CursorsTable, Dialect, StoredCursor};
@@ -7,16 +7,17 @@ use sqlx::Pool;
 
 use crate::{
     args::{CursorsArgs, CursorsCommand},
-    database::{Database, IfMissing, with_pool},
-    exit::{self, Usage},
+    database::{Database, with_pool},
+    exit::{self, Absent, Usage},
     output::Output,
+    place::Access,
     table::TextTable,
 };
 
 /// Shows or moves cursors.
 pub(crate) async fn run(command: CursorsCommand, output: &mut Output) -> Result<()> {
-    let database = Database::connect(&at(&command).database.database_url, IfMissing::Explain).await?;
-    with_pool!(database, pool => administer(&pool, &command, output))
+    let database = Database::connect(&at(&command).database.database_url, access(&command)).await?;
+    with_pool!(database, pool => administer(pool, &command, output))
 }
 
 fn at(command: &CursorsCommand) -> &CursorsArgs {
@@ -25,6 +26,13 @@ fn at(command: &CursorsCommand) -> &CursorsArgs {
         | CursorsCommand::Get { at, .. }
         | CursorsCommand::Set { at, .. }
         | CursorsCommand::Delete { at, .. } => at,
+    }
+}
+
+fn access(command: &CursorsCommand) -> Access {
+    match command {
+        CursorsCommand::List { .. } | CursorsCommand::Get { .. } => Access::Read,
+        CursorsCommand::Set { .. } | CursorsCommand::Delete { .. } => Access::Write,
     }
 }
 
@@ -72,9 +80,13 @@ async fn list(stored: &[StoredCursor], json: bool, output: &mut Output) -> Resul
 
 async fn get<D: Dialect>(table: &CursorsTable<D>, consumer: &str, json: bool, output: &mut Output) -> Result<()> {
     let Some(cursor) = table.get(consumer).await? else {
-        bail!("consumer `{consumer}` has no cursor: `reflex cursors list` shows those that have");
+        return Err(no_cursor(consumer).into());
     };
     if json { print(consumer, &cursor, json, output).await } else { output.line(cursor).await }
+}
+
+pub(super) fn no_cursor(consumer: &str) -> Absent {
+    Absent(format!("consumer `{consumer}` has no cursor: `reflex cursors list` shows those that have"))
 }
 
 async fn set<D: Dialect>(table: &CursorsTable<D>, consumer: &str, cursor: &Cursor, force: bool) -> Result<()> {
@@ -112,7 +124,7 @@ async fn print(consumer: &str, cursor: &Cursor, json: bool, output: &mut Output)
 
 async fn delete<D: Dialect>(table: &CursorsTable<D>, consumer: &str, json: bool, output: &mut Output) -> Result<()> {
     if !table.delete(consumer).await? {
-        bail!("consumer `{consumer}` has no cursor: `reflex cursors list` shows those that have");
+        return Err(no_cursor(consumer).into());
     }
     if json {
         output.json(&serde_json::json!({ "consumer": consumer, "deleted": true })).await

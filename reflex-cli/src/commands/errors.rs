@@ -1,4 +1,4 @@
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use chrono::{DateTime, SecondsFormat, Utc};
 use reflex_core::{Cursor, Selection};
 use reflex_sql::{Dialect, ErrorsTable, StoredError, StoredLetter};
@@ -8,9 +8,11 @@ use sqlx::Pool;
 
 use crate::{
     args::{ErrorsArgs, ErrorsCommand, Which},
-    database::{Database, IfMissing, with_pool},
+    database::{Database, with_pool},
+    exit::Absent,
     ndjson::write_event,
     output::Output,
+    place::Access,
     table::{TextTable, counted, printable, shortened},
 };
 
@@ -19,8 +21,8 @@ const ERROR_WIDTH: usize = 60;
 
 /// Shows, redrives and discards what was put aside.
 pub(crate) async fn run(command: ErrorsCommand, output: &mut Output) -> Result<()> {
-    let database = Database::connect(&at(&command).database.database_url, IfMissing::Explain).await?;
-    with_pool!(database, pool => administer(&pool, &command, output))
+    let database = Database::connect(&at(&command).database.database_url, access(&command)).await?;
+    with_pool!(database, pool => administer(pool, &command, output))
 }
 
 fn at(command: &ErrorsCommand) -> &ErrorsArgs {
@@ -29,6 +31,14 @@ fn at(command: &ErrorsCommand) -> &ErrorsArgs {
         | ErrorsCommand::Show { at, .. }
         | ErrorsCommand::Redrive { at, .. }
         | ErrorsCommand::Discard { at, .. } => at,
+    }
+}
+
+fn access(command: &ErrorsCommand) -> Access {
+    match command {
+        ErrorsCommand::List { .. } | ErrorsCommand::Show { .. } => Access::Read,
+        ErrorsCommand::Redrive { which, .. } | ErrorsCommand::Discard { which, .. } if which.dry_run => Access::Read,
+        ErrorsCommand::Redrive { .. } | ErrorsCommand::Discard { .. } => Access::Write,
     }
 }
 
@@ -62,7 +72,8 @@ async fn show<D: Dialect>(
     output: &mut Output,
 ) -> Result<()> {
     let Some(stored) = errors.get(consumer, &Cursor::from(event)).await? else {
-        bail!("event {event} is not put aside for consumer `{consumer}`: `reflex errors list` shows what is");
+        let absent = format!("event {event} is not put aside for consumer `{consumer}`");
+        return Err(Absent(format!("{absent}: `reflex errors list` shows what is")).into());
     };
     let mut event = Vec::new();
     write_event(&mut event, &stored.letter.event)?;
@@ -104,7 +115,8 @@ async fn discard<D: Dialect>(errors: &ErrorsTable<D>, which: &Which) -> Result<V
 /// Prints the events that something happened to, or would happen to, and what that is.
 async fn tell(which: &Which, letters: &[StoredLetter], what: &str, json: bool, output: &mut Output) -> Result<()> {
     if letters.is_empty() {
-        bail!("no such event is put aside for consumer `{}`: `reflex errors list` shows what is", which.consumer);
+        let absent = format!("no such event is put aside for consumer `{}`", which.consumer);
+        return Err(Absent(format!("{absent}: `reflex errors list` shows what is")).into());
     }
     print_letters(letters, json, output).await?;
     if json {

@@ -13,10 +13,11 @@ use tokio::{sync::mpsc, task::JoinHandle};
 
 use crate::{
     args::ImportArgs,
-    database::{Database, IfMissing, wake, with_pool},
+    database::{Database, wake, with_pool},
     interrupt::Interrupt,
     ndjson::{Batch, BatchOptions, parse_event, read_batches},
     output::Output,
+    place::Access,
     progress,
     table::counted,
 };
@@ -26,8 +27,8 @@ const READ_AHEAD: usize = 2;
 
 /// Inserts the events of a file, and says how far it came if it does not come to the end.
 pub(crate) async fn run(args: ImportArgs, interrupt: &Interrupt, output: &mut Output) -> Result<()> {
-    let database = interrupt.or(Database::connect(&args.database.database_url, IfMissing::Explain)).await?;
-    let done = with_pool!(database, pool => import(&pool, &args, interrupt))?;
+    let database = interrupt.or(Database::connect(&args.database.database_url, Access::Write)).await?;
+    let done = with_pool!(database, pool => import(pool, &args, interrupt))?;
     if args.json {
         output.json(&serde_json::json!({ "imported": done.events, "lines": done.lines })).await
     } else {
@@ -63,7 +64,7 @@ async fn import<D: Dialect>(pool: &Pool<D>, args: &ImportArgs, interrupt: &Inter
 /// Says what was imported, and how to go on.
 fn explain(error: anyhow::Error, file: &Path, done: Done) -> anyhow::Error {
     let Done { events, lines } = done;
-    let go_on = match lines {
+    let go_on = match events {
         0 => "nothing was imported".to_owned(),
         _ => format!("{} imported before, up to line {lines}; go on with --skip-lines {lines}", were(events)),
     };

@@ -5,16 +5,17 @@ use sqlx::Pool;
 
 use crate::{
     args::InsertArgs,
-    database::{Database, IfMissing, wake, with_pool},
+    database::{Database, wake, with_pool},
     exit::Usage,
     output::Output,
+    place::Access,
 };
 
 /// Inserts the event that the flags describe.
 pub(crate) async fn run(args: InsertArgs, output: &mut Output) -> Result<()> {
     let event = event(&args).await?;
-    let database = Database::connect(&args.database.database_url, IfMissing::Explain).await?;
-    with_pool!(database, pool => insert(&pool, &args.table.name, event))?;
+    let database = Database::connect(&args.database.database_url, Access::Write).await?;
+    with_pool!(database, pool => insert(pool, &args.table.name, event))?;
     if args.json {
         output.json(&serde_json::json!({ "inserted": 1 })).await
     } else {

@@ -1,4 +1,4 @@
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use chrono::{DateTime, Utc};
 use reflex_sql::{CursorsTable, Dialect, EventsTable, StoredCursor};
 use serde::Serialize;
@@ -6,16 +6,18 @@ use sqlx::Pool;
 
 use crate::{
     args::LagArgs,
-    database::{Database, IfMissing, with_pool},
+    commands::cursors::no_cursor,
+    database::{Database, with_pool},
     exit::{OutputClosed, PastLimit, chain},
     output::Output,
+    place::Access,
     table::{TextTable, counted},
 };
 
 /// Tells how far consumers are behind, and fails if one is past a limit.
 pub(crate) async fn run(args: LagArgs, output: &mut Output) -> Result<()> {
-    let database = Database::connect(&args.database.database_url, IfMissing::Explain).await?;
-    let lags = with_pool!(database, pool => measure(&pool, &args))?;
+    let database = Database::connect(&args.database.database_url, Access::Read).await?;
+    let lags = with_pool!(database, pool => measure(pool, &args))?;
     match print(&lags, args.json, output).await {
         // The exit code is told to somebody else than the output.
         Err(error) if error.is::<OutputClosed>() => {}
@@ -125,7 +127,7 @@ fn chosen(stored: Vec<StoredCursor>, consumers: &[String]) -> Result<Vec<StoredC
     for consumer in consumers {
         match stored.iter().find(|cursor| cursor.consumer == *consumer) {
             Some(cursor) => chosen.push(cursor.clone()),
-            None => bail!("consumer `{consumer}` has no cursor: `reflex cursors list` shows those that have"),
+            None => return Err(no_cursor(consumer).into()),
         }
     }
     Ok(chosen)

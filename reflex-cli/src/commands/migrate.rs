@@ -6,26 +6,27 @@ use sqlx::{MySqlPool, Pool};
 
 use crate::{
     args::MigrateArgs,
-    database::{Database, IfMissing, with_pool},
+    database::{AnyPool, Database, with_pool},
     exit::chain,
     output::Output,
+    place::Access,
     table::TextTable,
 };
 
 /// Creates or upgrades the default tables, or tells where they stand.
 pub(crate) async fn run(args: MigrateArgs, output: &mut Output) -> Result<()> {
-    let if_missing = if args.status { IfMissing::Explain } else { IfMissing::Create };
-    let database = Database::connect(&args.database.database_url, if_missing).await?;
+    let access = if args.status { Access::Read } else { Access::Create };
+    let database = Database::connect(&args.database.database_url, access).await?;
     if args.status {
-        let status = with_pool!(&database, pool => status(pool))?;
+        let status = with_pool!(database, pool => status(pool))?;
         return print_status(&status, args.json, output).await;
     }
-    let applied = with_pool!(&database, pool => up(pool))?;
+    let applied = with_pool!(database, pool => up(pool))?;
     print_applied(&applied, args.json, output).await?;
-    if let Database::MySql(pool) = &database {
+    if let AnyPool::MySql(pool) = &database.pool {
         output.flush().await?;
-        let advice = let_readers_see_writers(pool).await.context("look for the plugin `metadata_lock_info`")?;
-        print_advice(advice);
+        let advice = let_readers_see_writers(pool).await.context("look for the plugin `metadata_lock_info`");
+        print_advice(advice.map_err(|error| database.place.name_in(error))?);
     }
     Ok(())
 }

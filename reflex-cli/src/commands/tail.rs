@@ -3,7 +3,7 @@ use std::{
     pin::pin,
 };
 
-use anyhow::{Result, anyhow};
+use anyhow::Result;
 use chrono::SecondsFormat;
 use futures_util::{FutureExt, Stream, StreamExt};
 use reflex_core::{Event, Start, StreamOptions};
@@ -12,16 +12,18 @@ use sqlx::Pool;
 
 use crate::{
     args::TailArgs,
-    database::{Database, IfMissing, with_pool},
+    database::{Database, with_pool},
+    exit::Absent,
     ndjson::write_event,
     output::Output,
+    place::Access,
     table::printable,
 };
 
 /// Prints events, for ever or to the head.
 pub(crate) async fn run(args: TailArgs, output: &mut Output) -> Result<()> {
-    let database = Database::connect(&args.database.database_url, IfMissing::Explain).await?;
-    with_pool!(database, pool => tail(&pool, &args, output))
+    let database = Database::connect(&args.database.database_url, Access::Read).await?;
+    with_pool!(database, pool => tail(pool, &args, output))
 }
 
 async fn tail<D: Dialect>(pool: &Pool<D>, args: &TailArgs, output: &mut Output) -> Result<()> {
@@ -45,7 +47,8 @@ fn is_ahead(error: &anyhow::Error) -> bool {
 /// The error itself tells what to do about a stored cursor, and there is none.
 async fn explain_ahead<D: Dialect>(table: &EventsTable<D>, after: i64) -> Result<anyhow::Error> {
     let highest = table.head().await?.unwrap_or(0);
-    Ok(anyhow!("--after {after} is ahead of the table, whose highest id so far is {highest}: use that or a lower one"))
+    let ahead = format!("--after {after} is ahead of the table, whose highest id so far is {highest}");
+    Ok(Absent(format!("{ahead}: use that or a lower one")).into())
 }
 
 fn options(args: &TailArgs) -> StreamOptions {

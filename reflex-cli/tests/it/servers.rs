@@ -65,6 +65,7 @@ impl ServerDatabase {
 fn check(database: &ServerDatabase) {
     let message = fail(&mut database.reflex(&["tail"]), 1);
     assert!(message.contains("table `events` does not exist") && message.contains("reflex migrate"), "{message}");
+    assert!(message.contains(", database `reflex_cli_all_commands`: "), "{message}");
     assert_eq!(succeed(&mut database.reflex(&["migrate"])), "applied 1 events_and_cursors\napplied 2 errors\n");
     let input: String =
         (0..2_500).map(|id| format!("{{\"type\":1,\"foreign_id\":\"{id}\",\"metadata\":[{id}]}}\n")).collect();
