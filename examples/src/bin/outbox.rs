@@ -43,8 +43,9 @@ async fn main() -> Result<()> {
     tracing_subscriber::fmt().with_writer(std::io::stderr).init();
     let port: u16 = env::var("PORT").map_or(Ok(3000), |port| port.parse()).context("read PORT")?;
     let file = env::var_os("DATABASE").map_or_else(|| env::temp_dir().join("reflex-outbox.sqlite"), PathBuf::from);
-    let options = SqliteConnectOptions::new().filename(file).journal_mode(SqliteJournalMode::Wal);
-    let pool = SqlitePool::connect_with(options.create_if_missing(true)).await?;
+    let options = SqliteConnectOptions::new().filename(&file).journal_mode(SqliteJournalMode::Wal);
+    let pool = SqlitePool::connect_with(options.create_if_missing(true)).await;
+    let pool = pool.with_context(|| format!("open the file of DATABASE, {}", file.display()))?;
     reflex_migrations::up(&pool).await?;
     sqlx::raw_sql(TABLES).execute(&pool).await?;
     let shop = Shop { events: EventsTable::open(&pool, "events").await?, pool, health: Health::new() };
@@ -52,7 +53,8 @@ async fn main() -> Result<()> {
 
     let stop = stop_signal()?;
     let consumers = specs(&shop).await?.map(|spec| tokio::spawn(keep_running(spec, stop.clone())));
-    let listener = TcpListener::bind(("127.0.0.1", port)).await?;
+    let listener = TcpListener::bind(("127.0.0.1", port)).await;
+    let listener = listener.with_context(|| format!("listen at 127.0.0.1:{port}, of which PORT is the port"))?;
     println!("listening on http://{}", listener.local_addr()?);
     let server = axum::serve(listener, routes(shop)).with_graceful_shutdown(stop).into_future();
     tokio::try_join!(server.err_into::<anyhow::Error>(), try_join_all(consumers).err_into())?;

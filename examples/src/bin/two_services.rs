@@ -1,7 +1,7 @@
 //! Two services in two processes that react to each other's events over gRPC, each with a database and cursors of its own.
 //!
 //! Run it with `cargo run -p reflex-examples --bin two_services`. Each service tells at `/health` how its consumer is, on the
-//! port of its events.
+//! port of its events; it prints the URL when it starts.
 #![expect(clippy::print_stdout, reason = "a program talks to its user")]
 
 use std::path::{Path, PathBuf};
@@ -102,7 +102,9 @@ impl Service {
         reflex_migrations::up(&pool).await?;
         let events = EventsTable::open(&pool, "events").await?;
         let incoming = TcpIncoming::bind("127.0.0.1:0".parse()?)?;
-        fs::write(folder.join(name), format!("http://{}", incoming.local_addr()?))?;
+        let url = format!("http://{}", incoming.local_addr()?);
+        println!("{name}: health at {url}/health");
+        fs::write(folder.join(name), url)?;
         let own_health = Health::new();
         let routes = Routes::from(Router::new().route("/health", get(health)).with_state(own_health.clone()));
         let routes = routes.add_service(Server::new().service(events.clone()));

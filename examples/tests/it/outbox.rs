@@ -1,5 +1,7 @@
 //! The web service: orders become events, and consumers react, fail, heal and stop.
 
+use std::{net::TcpListener, path::Path, process::Command};
+
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
@@ -67,4 +69,22 @@ fn a_restart_goes_on_where_it_stopped() {
     assert_eq!(request(&address, "PUT", "/prices/tea/250").status, 200);
     eventually(&address, "/invoices", |answer| answer.body == "[[1,250],[2,250]]");
     assert_eq!(program.stop(Signal::INT).1, ["stopped"]);
+}
+
+/// It does not start with these settings, and names what is wrong.
+#[track_caller]
+fn check_refused(port: u16, database: &Path, named: &str) {
+    let mut outbox = Command::new(env!("CARGO_BIN_EXE_outbox"));
+    let output = outbox.env("PORT", port.to_string()).env("DATABASE", database).output().unwrap();
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && message.contains(named), "{named}: {message}");
+}
+
+#[test]
+fn a_setting_that_cannot_be_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    check_refused(address.port(), &folder.path().join("shop.sqlite"), &address.to_string());
+    check_refused(0, folder.path(), folder.path().to_str().unwrap());
 }

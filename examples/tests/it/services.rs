@@ -40,9 +40,9 @@ fn a_service_tells_its_health() {
     events.append(NewEvent::new(1, ORDER_PLACED));
     let orders = serve_orders(&events, folder.path());
     let program = Program::service("billing", folder.path());
+    let line = program.line();
+    let address = line.strip_prefix("billing: health at http://").unwrap().strip_suffix("/health").unwrap();
     assert_eq!(program.line(), "billing: invoice for order 1");
-    let address = fs::read_to_string(folder.path().join("billing")).unwrap();
-    let address = address.strip_prefix("http://").unwrap();
     let is = |status, state| move |answer: &Answer| health(answer) == (status, json!(["send-invoices", state]));
     eventually(address, "/health", is(200, "waiting_for_events"));
 

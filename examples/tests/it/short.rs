@@ -2,11 +2,17 @@
 
 use std::process::Command;
 
+/// What it prints.
 #[track_caller]
-fn check(program: &str, expected: &str) {
+fn run(program: &str) -> String {
     let output = Command::new(program).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    assert_eq!(String::from_utf8(output.stdout).unwrap(), expected);
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[track_caller]
+fn check(program: &str, expected: &str) {
+    assert_eq!(run(program), expected);
 }
 
 #[test]
@@ -28,6 +34,13 @@ fn custom_cursors() {
 
 #[test]
 fn two_services() {
+    let output = run(env!("CARGO_BIN_EXE_two_services"));
+    let (mut starts, rest): (Vec<_>, Vec<_>) = output.lines().partition(|line| line.contains("health at"));
+    starts.sort_unstable();
+    let starts: Vec<_> = starts.iter().filter_map(|line| line.strip_suffix("/health")?.rsplit_once(':')).collect();
+    let urls = starts.iter().map(|(url, port)| (*url, port.parse::<u16>().is_ok()));
+    let expected = [("billing: health at http://127.0.0.1", true), ("orders: health at http://127.0.0.1", true)];
+    assert_eq!(urls.collect::<Vec<_>>(), expected, "{output}");
     let expected = "billing: invoice for order 1\n\
         orders: order 1 is paid\n\
         billing: invoice for order 2\n\
@@ -36,5 +49,5 @@ fn two_services() {
         orders: order 3 is paid\n\
         billing: consumer `send-invoices` has done everything up to event 3\n\
         orders: consumer `place-next` has done everything up to event 3\n";
-    check(env!("CARGO_BIN_EXE_two_services"), expected);
+    assert_eq!(rest, expected.lines().collect::<Vec<_>>());
 }
