@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use crate::{place::hint, table::printable};
+use crate::{place, table::printable};
 
 /// Exit code for a command line that is wrong; clap's own is the same.
 const WRONG_USAGE: u8 = 2;
@@ -56,6 +56,15 @@ fn complain(error: &anyhow::Error) {
     if let Some(hint) = hint(error) {
         eprintln!("hint: {hint}");
     }
+}
+
+/// What to do about an error whose text does not say it, or not for a command.
+fn hint(error: &anyhow::Error) -> Option<&'static str> {
+    let schema = error.chain().filter_map(|error| error.downcast_ref()).any(reflex_sql::Error::is_schema);
+    if schema {
+        return Some("this command takes columns of the default names only; other names are options of the library");
+    }
+    place::hint(error)
 }
 
 fn code(error: &anyhow::Error) -> u8 {

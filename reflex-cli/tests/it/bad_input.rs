@@ -45,6 +45,8 @@ fn a_table_that_is_not_there_or_no_table() {
         assert!(message.contains("test.db: table `orders` does not exist"), "{message}");
         assert!(message.starts_with("error: SQLite file /") && message.contains("reflex schema"), "{message}");
     }
+    let message = fail(&mut database.reflex(&["tail", "--table", "cursors"]), 1);
+    assert!(message.contains("hint: this command takes columns of the default names only"), "{message}");
     let message = fail(&mut database.reflex(&["tail", "--table", "events; drop table events"]), 2);
     assert!(message.contains("is no table or column name"), "{message}");
     check(&["schema", "--dialect", "sqlite", "--events", "a b"], 2, &["`a b` is no table or column name"]);
