@@ -3,6 +3,7 @@
 //! The workspace in `fuzz` includes these files by their path, because a program cannot be depended on.
 
 mod address;
+mod git_log;
 mod lines;
 
 use fuzz_targets::explore;
@@ -10,6 +11,11 @@ use fuzz_targets::explore;
 #[test]
 fn addresses() {
     explore("address", address::address);
+}
+
+#[test]
+fn outputs_of_git_log() {
+    explore("git_log", git_log::git_log);
 }
 
 #[test]

@@ -71,6 +71,9 @@ mod errors;
 mod events;
 mod follower;
 mod frontier;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;
 mod names;
 mod options;
 mod pack;

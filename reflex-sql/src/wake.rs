@@ -3,7 +3,7 @@
 //! Across processes they are hints. Who misses one finds the events by polling.
 
 mod listener;
-mod message;
+pub(crate) mod message;
 mod polling;
 #[cfg(test)]
 mod tests;

@@ -110,8 +110,8 @@ impl LogParser {
         let commit = self.commit.as_mut().context("`git log` printed line counts before the first commit")?;
         let counts = FileCounts::parse(token);
         let counts = counts.with_context(|| format!("`git log` printed {:?}", token.escape_ascii().to_string()))?;
-        commit.added += counts.added;
-        commit.deleted += counts.deleted;
+        commit.added = commit.added.saturating_add(counts.added);
+        commit.deleted = commit.deleted.saturating_add(counts.deleted);
         commit.files += 1;
         if counts.is_renamed {
             self.next = Next::OldName;

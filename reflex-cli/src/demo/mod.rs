@@ -8,7 +8,7 @@ mod git;
 mod health;
 mod import;
 mod lines;
-mod log;
+pub(crate) mod log;
 mod report;
 mod run;
 mod serve;

@@ -1,4 +1,4 @@
-mod copy;
+pub(crate) mod copy;
 mod wake_ups;
 
 use std::{collections::HashSet, ops::RangeInclusive};

@@ -2,7 +2,7 @@ use std::fmt;
 
 /// What goes through a topic, with the number of who sent it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Message {
+pub(crate) enum Message {
     /// There may be something to read.
     Hint(u64),
     /// A test whether messages arrive, of concern to the sender alone.
@@ -11,12 +11,18 @@ pub(super) enum Message {
 
 impl Message {
     /// Whatever is no message of ours, a `NOTIFY` by hand for example, is a hint of somebody else.
-    pub(super) fn is_hint_of_another(text: &str, me: u64) -> bool {
-        match text.split_once(' ').and_then(|(kind, from)| Some((kind, from.parse::<u64>().ok()?))) {
-            Some(("hint", from)) => from != me,
-            Some(("probe", _)) => false,
-            _ => true,
+    pub(crate) fn is_hint_of_another(text: &str, me: u64) -> bool {
+        match Self::parse(text) {
+            Some(Self::Hint(from)) => from != me,
+            Some(Self::Probe(_)) => false,
+            None => true,
         }
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let from = text.split_once(' ')?.1.parse().ok()?;
+        // A number can be spelt in other ways than ours.
+        [Self::Hint(from), Self::Probe(from)].into_iter().find(|message| message.to_string() == text)
     }
 }
 
@@ -48,5 +54,7 @@ mod tests {
         check("hint", true);
         check("hint x", true);
         check("anything else 7", true);
+        check("hint 07", true);
+        check("probe +7", true);
     }
 }

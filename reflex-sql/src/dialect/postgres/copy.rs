@@ -3,7 +3,7 @@
 use std::future::ready;
 
 use chrono::{DateTime, Utc};
-use futures_util::TryStreamExt;
+use futures_util::{Stream, TryStreamExt};
 use reflex_core::EventParts;
 use sqlx::PgConnection;
 use sqlx_core::bytes::Bytes;
@@ -12,6 +12,7 @@ use crate::{
     Result,
     dialect::{EventsSql, read_rows},
     error::Problem,
+    names::TableName,
     page::{Entry, Range, Scan},
 };
 
@@ -20,6 +21,8 @@ const HEADER: usize = 19;
 /// Stands after the last row, in place of the number of its columns.
 const TRAILER: [u8; 2] = (-1_i16).to_be_bytes();
 const COLUMNS: [u8; 2] = 6_i16.to_be_bytes();
+/// Stands in place of the length of a value.
+const NULL: [u8; 4] = (-1_i32).to_be_bytes();
 /// Timestamps count from the year 2000.
 const EPOCH_MICROS: i64 = 946_684_800_000_000;
 
@@ -32,9 +35,19 @@ pub(super) async fn scan(
     let attempted = format!("copy table `{}` after id {}", sql.table, range.after);
     let messages = conn.copy_out_raw(&statement(sql.page.as_str(), range)).await;
     let messages = messages.map_err(Problem::database(attempted))?;
+    read(messages, &sql.table, range, take).await
+}
+
+/// Takes the rows of the messages of a `COPY`.
+pub(crate) async fn read(
+    messages: impl Stream<Item = Result<Bytes, sqlx::Error>>,
+    table: &TableName,
+    range: Range,
+    take: impl FnMut(Entry),
+) -> Result<Scan> {
     let mut first = true;
     let rows = messages.try_filter_map(|message| ready(Ok(row(message, std::mem::take(&mut first)))));
-    read_rows(rows, &sql.table, range, (id, parts), take).await
+    read_rows(rows, table, range, (id, parts), take).await
 }
 
 /// `COPY` takes no parameters. No name in the text has a `$`.
@@ -64,6 +77,7 @@ fn parts(row: &Bytes, id: i64) -> Result<(EventParts<'_>, i64), sqlx::Error> {
     let timestamp = timestamp(fields.integer("timestamp")?)?;
     let event_type = fields.integer("type")?;
     let (metadata, trace) = (fields.next("metadata")?.unwrap_or_default(), fields.next("trace")?.unwrap_or_default());
+    fields.end()?;
     let event = EventParts { id: id.into(), event_type: Default::default(), foreign_id, timestamp, metadata, trace };
     Ok((event, event_type))
 }
@@ -85,11 +99,13 @@ impl<'r> Fields<'r> {
     /// The next value, or `None` for null.
     fn next(&mut self, column: &str) -> Result<Option<&'r [u8]>, sqlx::Error> {
         let (length, rest) = self.0.split_first_chunk().ok_or_else(|| unreadable(column))?;
-        let Ok(length) = usize::try_from(i32::from_be_bytes(*length)) else {
+        if *length == NULL {
             self.0 = rest;
             return Ok(None);
-        };
-        let (value, rest) = rest.split_at_checked(length).ok_or_else(|| unreadable(column))?;
+        }
+        let length = usize::try_from(i32::from_be_bytes(*length)).ok();
+        let values = length.and_then(|length| rest.split_at_checked(length));
+        let (value, rest) = values.ok_or_else(|| unreadable(column))?;
         self.0 = rest;
         Ok(Some(value))
     }
@@ -102,6 +118,10 @@ impl<'r> Fields<'r> {
         let value = self.value(column)?.try_into().map_err(|_| unreadable(column))?;
         Ok(i64::from_be_bytes(value))
     }
+
+    fn end(&self) -> Result<(), sqlx::Error> {
+        if self.0.is_empty() { Ok(()) } else { Err(unreadable("end of the row, which goes on")) }
+    }
 }
 
 fn unreadable(what: &str) -> sqlx::Error {
@@ -111,16 +131,7 @@ fn unreadable(what: &str) -> sqlx::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn tuple(columns: [Option<&[u8]>; 6]) -> Bytes {
-        let mut row = COLUMNS.to_vec();
-        for column in columns {
-            let length = column.map_or(-1, |value| i32::try_from(value.len()).unwrap());
-            row.extend(length.to_be_bytes());
-            row.extend(column.unwrap_or_default());
-        }
-        row.into()
-    }
+    use crate::fuzz::tuple;
 
     fn sample() -> Bytes {
         let (id, time, kind) = (7_i64.to_be_bytes(), 1_500_000_i64.to_be_bytes(), 3_i64.to_be_bytes());
@@ -142,6 +153,13 @@ mod tests {
         for length in 0..whole.len() {
             assert!(parts(&whole.slice(..length), 7).is_err(), "{length}");
         }
+    }
+
+    #[test]
+    fn rows_that_go_on_are_errors() {
+        let two = [sample(), sample()].concat().into();
+        let error = parts(&two, 7).unwrap_err().to_string();
+        assert!(error.contains("end of the row"), "{error}");
     }
 
     #[test]
