@@ -37,7 +37,7 @@ impl Program {
         (program, address.to_owned())
     }
 
-    /// Starts one of the two services on its own; it prints the URL of its health, and puts its address in a file of that name.
+    /// Starts one of the two services on its own; it prints where its health is and puts its address in a file.
     pub(crate) fn service(name: &str, folder: &Path) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_two_services"));
         let mut child = command.arg(name).arg(folder).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
