@@ -1,4 +1,4 @@
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, io, path::PathBuf, sync::Arc, time::Duration};
 
 /// Why a table could not be opened, read or written.
 ///
@@ -86,6 +86,11 @@ pub(crate) enum Problem {
     TooLong { table: String, what: &'static str, start: String, length: usize, most: usize },
     #[error("the database was restarted or replaced by another while table `{table}` was read: open the stream again")]
     ServerChanged { table: String },
+    #[error(
+        "the file {} with table `{table}` was taken away or replaced, and this process still has the one that was there before: \
+         start it again when the file is what it should be", .file.display()
+    )]
+    FileReplaced { table: String, file: PathBuf, source: Option<io::Error> },
     #[error("event {id} of table `{table}` cannot be read; correct its row, or pass over it with `reflex cursors set`")]
     Unreadable { table: String, id: i64, source: sqlx::Error },
     #[error("the timestamp of the oldest event after {after} of table `{table}` cannot be read; correct its row")]

@@ -12,6 +12,7 @@ use futures_util::{Stream, TryStreamExt};
 use reflex_core::{BoxWakeUps, EventParts, NewEvent};
 use sqlx::{Database, Pool, SqlStr, error::UnexpectedNullError};
 
+use self::file::DatabaseFile;
 use crate::{
     Result,
     error::{Error, Problem},
@@ -108,6 +109,7 @@ macro_rules! upserting_operations {
 }
 
 pub(crate) mod errors;
+mod file;
 #[cfg(feature = "mysql")]
 mod mysql;
 #[cfg(feature = "postgres")]
@@ -290,6 +292,8 @@ pub struct EventsSql {
     pub(crate) metadata: Option<BytesColumn>,
     pub(crate) trace: Option<BytesColumn>,
     pub(crate) mode: ResolvedGapMode,
+    /// The file that the database is, on SQLite.
+    pub(crate) file: Option<DatabaseFile>,
 }
 
 /// A column of bytes, as far as an insert must know it.

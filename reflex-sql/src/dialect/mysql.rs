@@ -435,6 +435,7 @@ impl Text<'_> {
             metadata: self.metadata.map(BytesColumn::from),
             trace: self.trace.map(BytesColumn::from),
             mode,
+            file: None,
         }
     }
 

@@ -358,6 +358,7 @@ impl Text<'_> {
             metadata: self.metadata.map(BytesColumn::from),
             trace: self.trace.map(BytesColumn::from),
             mode: ResolvedGapMode::RelationLocks,
+            file: None,
         }
     }
 

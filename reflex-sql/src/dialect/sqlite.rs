@@ -9,7 +9,7 @@ use sqlx::{
 
 use super::{
     Backlog, Bounds, BytesColumn, Column, Columns, CursorRow, CursorsSql, Dialect, EventsSql, MAX_RANGES, Operations,
-    ResolvedGapMode, read_rows, statements,
+    ResolvedGapMode, file::DatabaseFile, read_rows, statements,
 };
 use crate::{
     Result,
@@ -42,11 +42,8 @@ impl Operations for Sqlite {
     }
 
     async fn topic(conn: &mut SqliteConnection, sql: &EventsSql) -> Result<String> {
-        let file = sqlx::query_scalar("select file from pragma_database_list where name = ?1");
-        let file = file.bind(sql.table.schema().unwrap_or("main")).fetch_one(conn).await;
-        let file: String = file.map_err(Problem::database("look up the file of the database"))?;
         // Nobody else can open a database in memory.
-        let file = if file.is_empty() { format!("memory-{:x}", rand::random::<u64>()) } else { file };
+        let file = file(conn, &sql.table).await?.unwrap_or_else(|| format!("memory-{:x}", rand::random::<u64>()));
         Ok(format!("{file}:{}", sql.table.table()))
     }
 
@@ -64,7 +61,11 @@ impl Operations for Sqlite {
         let metadata = columns.optional(&names.metadata, &[])?.map(BytesColumn::from);
         let trace = columns.optional(&names.trace, &[])?.map(BytesColumn::from);
         require_autoincrement(conn, names, &columns).await?;
-        Ok(events_sql(names, metadata, trace))
+        let file = match file(conn, &names.table).await? {
+            Some(path) => DatabaseFile::find(path.into()).await,
+            None => None,
+        };
+        Ok(EventsSql { file, ..events_sql(names, metadata, trace) })
     }
 
     async fn server(_conn: &mut SqliteConnection, _sql: &EventsSql) -> Result<String> {
@@ -72,6 +73,9 @@ impl Operations for Sqlite {
     }
 
     async fn bounds(conn: &mut SqliteConnection, sql: &EventsSql) -> Result<Bounds> {
+        if let Some(file) = &sql.file {
+            file.check(&sql.table).await?;
+        }
         let row = sqlx::query(sql.bounds.clone()).bind(sql.table.table()).fetch_one(conn).await;
         let row = row.map_err(Problem::database(format!("find the highest id of table `{}`", sql.table)))?;
         Ok(Bounds { highest: row.get::<Option<i64>, _>(0).unwrap_or(0), drawn: Some(row.get(1)) })
@@ -133,6 +137,14 @@ pub(super) async fn columns<'a>(
     Columns::new(table, what, columns.collect())
 }
 
+/// The file that a table is in; `None` if it is in memory.
+async fn file(conn: &mut SqliteConnection, table: &TableName) -> Result<Option<String>> {
+    let file = sqlx::query_scalar("select file from pragma_database_list where name = ?1");
+    let file = file.bind(table.schema().unwrap_or("main")).fetch_one(conn).await;
+    let file: String = file.map_err(Problem::database("look up the file of the database"))?;
+    Ok((!file.is_empty()).then_some(file))
+}
+
 /// Without AUTOINCREMENT an id is used again after the newest row was deleted, and consumers would never see the new row.
 async fn require_autoincrement(conn: &mut SqliteConnection, names: &EventsNames, columns: &Columns<'_>) -> Result<()> {
     let master = match names.table.schema() {
@@ -190,6 +202,7 @@ fn events_sql(names: &EventsNames, metadata: Option<BytesColumn>, trace: Option<
         metadata,
         trace,
         mode: ResolvedGapMode::SingleWriter,
+        file: None,
     }
 }
 

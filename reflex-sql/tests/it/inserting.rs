@@ -1,6 +1,6 @@
-//! Events that cannot be stored, and databases that cannot be written.
+//! Events that cannot be stored, and databases that cannot be written or are gone.
 
-use std::{net::TcpListener, time::Duration};
+use std::{fs, net::TcpListener, time::Duration};
 
 use reflex_core::{NewEvent, StreamOptions};
 use reflex_sql::{EventsTable, EventsTableOptions};
@@ -138,6 +138,29 @@ async fn a_file_that_is_not_there_is_named() -> Result<()> {
     let message = with_causes(&error);
     let attempted = format!("connect to {} to open events table `events`", file.display());
     assert!(message.contains(&attempted) && message.contains("unable to open database file"), "{message}");
+    Ok(())
+}
+
+/// What has a file open goes on with it, and would wait for ever for what others write to another one.
+#[cfg(unix)]
+#[tokio::test]
+async fn a_file_that_is_replaced_or_taken_away_is_an_error() -> Result<()> {
+    let bench = Bench::<Sqlite>::new().await?;
+    bench.append(1).await?;
+    let mut reader = bench.follow().await?;
+    reader.take(1).await;
+    let file = bench.namespace.pool.connect_options().get_filename().to_owned();
+    let other = file.with_extension("restored");
+    fs::copy(&file, &other)?;
+    fs::rename(&other, &file)?;
+    let message = with_causes(&reader.fails().await);
+    assert!(
+        message.contains(&format!("{} with table `events` was taken away or replaced", file.display())),
+        "{message}"
+    );
+    fs::remove_file(&file)?;
+    let error = bench.table.open_stream(StreamOptions::new()).await.expect_err("the file is gone");
+    assert!(with_causes(&error).contains("No such file"), "{error:?}");
     Ok(())
 }
 
