@@ -28,6 +28,7 @@ fn run_steps(runner: &Runner, packages: &[Package], steps: &mut Steps) -> Result
     // The examples are run, and their output compared, by tests of their own package.
     steps.run("tests and examples", || test::run(runner, &[]))?;
     steps.run("each feature alone", || check_features(runner, packages))?;
+    steps.run("fuzz targets", || check_fuzz_targets(runner))?;
     steps.run("packages", || package(runner, packages))
 }
 
@@ -63,6 +64,13 @@ fn check_features(runner: &Runner, packages: &[Package]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Checks the workspace of cargo-fuzz, without the nightly toolchain that runs it.
+fn check_fuzz_targets(runner: &Runner) -> Result<()> {
+    let mut cargo = runner.cargo();
+    cargo.args(["check", "--manifest-path", "fuzz/Cargo.toml", "--locked"]);
+    runner.run(cargo.env("RUSTFLAGS", "--cfg fuzzing"))
 }
 
 /// Packages what is published, and builds it from the packages alone: in a folder of its own, because cargo unpacks and builds a
