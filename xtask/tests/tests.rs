@@ -182,6 +182,7 @@ fn ci_runs_each_step_in_order() {
         "test --workspace --all-features --no-fail-fast --doc --",
         "check --quiet --no-default-features --package a --features=x",
         "check --quiet --no-default-features --package a",
+        "check --manifest-path fuzz/Cargo.toml --locked",
     ];
     let args = place.read("args");
     let args: Vec<_> = args.lines().collect();
