@@ -1,8 +1,14 @@
+use std::time::Duration;
+
 use rand::RngExt;
 use reflex_e2e::Backend;
 use sqlx::{MySql, Postgres};
+use tokio::time::timeout;
 
 use super::{Drill, Fault, Runs};
+
+/// All sessions are killed at most so many times more, a second apart: one that is being made cannot be seen yet.
+const STRIKES: u32 = 30;
 
 /// An administrator ends sessions: those of readers, of cursors, of effects, of writers.
 #[derive(Default)]
@@ -44,17 +50,30 @@ impl<D: Sessions> Fault<D> for SessionsKilled {
     async fn strike(&mut self, drill: &mut Drill<'_, D>) -> u64 {
         let before = drill.runners.failures();
         let all = !std::mem::replace(&mut self.struck, true) || drill.rng.random_bool(0.2);
-        let mut conn = D::connect(drill.pool).await.unwrap();
-        let mut killed = 0;
-        for (session, _) in D::rows(&mut conn, D::OTHERS.to_owned()).await.unwrap() {
-            if all || drill.rng.random_bool(0.3) {
-                // It may have ended by itself.
-                killed += u64::from(D::run_sql(&mut conn, D::kill(session)).await.is_ok());
+        let mut killed = kill(drill, if all { 1.0 } else { 0.3 }).await;
+        if !all {
+            return killed;
+        }
+        for _ in 0..STRIKES {
+            if timeout(Duration::from_secs(1), drill.runners.fail_since(&before)).await.is_ok() {
+                return killed;
             }
+            killed += kill(drill, 1.0).await;
         }
-        if all {
-            drill.runners.fail_since(&before).await;
-        }
+        drill.runners.fail_since(&before).await;
         killed
     }
+}
+
+/// Kills each session with this probability; returns how many.
+async fn kill<D: Sessions>(drill: &mut Drill<'_, D>, probability: f64) -> u64 {
+    let mut conn = D::connect(drill.pool).await.unwrap();
+    let mut killed = 0;
+    for (session, _) in D::rows(&mut conn, D::OTHERS.to_owned()).await.unwrap() {
+        if drill.rng.random_bool(probability) {
+            // It may have ended by itself.
+            killed += u64::from(D::run_sql(&mut conn, D::kill(session)).await.is_ok());
+        }
+    }
+    killed
 }
