@@ -202,8 +202,10 @@ impl<D: Dialect> EventsTable<D> {
         for (at, event) in events.iter().enumerate() {
             self.validate(at, event)?;
         }
-        let what = if events.len() == 1 { "an event".to_owned() } else { format!("{} events", events.len()) };
-        let failed = Problem::database(format!("insert {what} into table `{}`", self.name()));
+        let failed = |source| {
+            let what = if events.len() == 1 { "an event".to_owned() } else { format!("{} events", events.len()) };
+            Problem::database(format!("insert {what} into table `{}`", self.name()))(source)
+        };
         D::insert(tx, &self.table.sql, events).await.map_err(failed)?;
         Ok(Notify(self.table.bell.clone()))
     }
