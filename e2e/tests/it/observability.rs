@@ -39,7 +39,7 @@ async fn metrics() -> BTreeSet<String> {
     let consumer = consumer_fn("billing", |_event: Event| async { Err(HandlerError::new("no answer")) });
     let mut spec = Spec::new(events, MemoryCursors::new(), consumer).metrics(&metrics).health(&health);
     // One that ended as intended would have no lag.
-    assert!(run(&mut spec).await.is_err());
+    assert_eq!(run(&mut spec).await.unwrap_err().event_id(), Some(&1.into()));
     let counters = [metrics.skipped("a"), metrics.dead_lettered("a"), metrics.given_up("a")];
     let others = [metrics.retries("a"), metrics.restarts("a"), metrics.cursor_sets("cursors")];
     drop((counters, others, metrics.dead_letters_open("a")));

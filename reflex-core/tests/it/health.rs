@@ -375,7 +375,7 @@ async fn machines_see_the_worst_of_one_name() {
     let fails = ScriptedConsumer::new("billing").at(0, Step::fail("no"));
     let mut fails = Spec::new(filled(1), MemoryCursors::new(), fails).health(&health);
     let mut ends = Spec::new(filled(1), MemoryCursors::new(), done("billing")).health(&health).to_head();
-    assert!(run(&mut fails).await.is_err());
+    assert_eq!(run(&mut fails).await.unwrap_err().event_id(), Some(&1.into()));
     assert!(run(&mut ends).await.unwrap_err().is_head_reached());
     health.register(&scrape.registry).unwrap();
     let state = |state| scrape.value(&format!("reflex_consumer_state{{consumer_name=\"billing\",state=\"{state}\"}}"));

@@ -1,6 +1,7 @@
 //! A lagging consumer gets events when they are old enough.
 
 use std::{
+    error::Error as _,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -70,7 +71,7 @@ async fn the_consumer_is_looked_after_while_an_event_waits() {
     calls.wake();
     let mut spec = Spec::new(filled(1), MemoryCursors::new(), consumer).lag(HOUR);
     let start = Instant::now();
-    assert!(run(&mut spec).await.is_err());
+    assert_eq!(run(&mut spec).await.unwrap_err().source().unwrap().to_string(), "a task failed");
     assert!(start.elapsed() < HOUR);
     assert_eq!(calls.all(), [Call::Reset, Call::Advance, Call::Stop]);
 }

@@ -29,7 +29,7 @@ async fn a_run_that_fails_keeps_its_lag_and_counts_an_error() {
     let consumer = ScriptedConsumer::new("billing").at(0, Step::fail("no"));
     let mut spec =
         Spec::new(aged(TimeDelta::hours(1)), MemoryCursors::new(), consumer).metrics(&scrape.metrics).to_head();
-    assert!(run(&mut spec).await.is_err());
+    assert_eq!(run(&mut spec).await.unwrap_err().event_id(), Some(&1.into()));
     let lag = scrape.consumer(LAG, "billing").unwrap();
     assert!((3_600.0..3_700.0).contains(&lag), "{lag}");
     assert_eq!(scrape.consumer(LAG_ALERT, "billing"), Some(1.0));
@@ -73,7 +73,8 @@ async fn a_run_that_fails_shows_its_last_event() {
     let events = filled(1);
     events.append(NewEvent::new("order-12", 1).timestamp(Utc::now() - TimeDelta::hours(1)));
     let fails = ScriptedConsumer::new("fails").at(1, Step::fail("no"));
-    assert!(run(&mut Spec::new(events, MemoryCursors::new(), fails).metrics(&scrape.metrics)).await.is_err());
+    let mut spec = Spec::new(events, MemoryCursors::new(), fails).metrics(&scrape.metrics);
+    assert_eq!(run(&mut spec).await.unwrap_err().event_id(), Some(&2.into()));
     assert_eq!(scrape.consumer(LAG_ALERT, "fails"), Some(1.0));
     assert_eq!(scrape.consumer(ACTIVE, "fails"), Some(1.0));
     assert_eq!(scrape.consumer("reflex_consumer_latency_seconds_count", "fails"), Some(2.0));
@@ -110,7 +111,7 @@ async fn expected_errors_are_not_counted() {
     for error in [Error::stopped, Error::cancelled, Error::deadline_exceeded] {
         let consumer = consumer_fn("billing", move |_event| async move { Err(error().into()) });
         let mut spec = Spec::new(filled(1), MemoryCursors::new(), consumer).metrics(&scrape.metrics);
-        assert!(run(&mut spec).await.is_err());
+        assert_eq!(run(&mut spec).await.unwrap_err().event_id(), Some(&1.into()));
     }
     assert_eq!(scrape.consumer(ERRORS, "billing"), Some(0.0));
 }
@@ -127,7 +128,7 @@ async fn the_alert_has_a_threshold_and_can_be_off() {
     ];
     for consumer in consumers {
         let mut spec = Spec::new(aged(TimeDelta::minutes(20)), MemoryCursors::new(), consumer).metrics(&scrape.metrics);
-        assert!(run(&mut spec).await.is_err());
+        assert_eq!(run(&mut spec).await.unwrap_err().event_id(), Some(&1.into()));
     }
     assert_eq!(scrape.consumer(LAG_ALERT, "default"), Some(0.0));
     assert_eq!(scrape.consumer(LAG_ALERT, "low"), Some(1.0));
@@ -139,7 +140,7 @@ async fn an_event_from_the_future_has_no_lag_and_is_counted() {
     let scrape = Scrape::new();
     let consumer = ScriptedConsumer::new("billing").at(0, Step::fail("no"));
     let mut spec = Spec::new(aged(TimeDelta::hours(-1)), MemoryCursors::new(), consumer).metrics(&scrape.metrics);
-    assert!(run(&mut spec).await.is_err());
+    assert_eq!(run(&mut spec).await.unwrap_err().event_id(), Some(&1.into()));
     assert_eq!(scrape.consumer(LAG, "billing"), Some(0.0));
     assert_eq!(scrape.consumer("reflex_consumer_future_events_count", "billing"), Some(1.0));
 }
@@ -155,7 +156,7 @@ async fn active_falls_to_zero_after_its_time_and_can_be_off() {
     ];
     for consumer in consumers {
         let mut spec = Spec::new(filled(1), MemoryCursors::new(), consumer).metrics(&scrape.metrics);
-        assert!(run(&mut spec).await.is_err());
+        assert_eq!(run(&mut spec).await.unwrap_err().event_id(), Some(&1.into()));
     }
     eventually("an inactive consumer", DEADLINE, || ready(scrape.consumer(ACTIVE, "short") == Some(0.0))).await;
     assert_eq!(scrape.consumer(ACTIVE, "default"), Some(1.0));

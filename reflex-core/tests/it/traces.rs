@@ -113,7 +113,7 @@ async fn a_failed_run_is_one_error_event() {
     let (captured, _guard) = capture(LevelFilter::INFO);
     let consumer = ScriptedConsumer::new("billing").at(1, Step::fail("the card was declined"));
     let mut spec = Spec::new(crate::support::filled(2), MemoryCursors::new(), consumer).to_head();
-    assert!(run(&mut spec).await.is_err());
+    assert_eq!(run(&mut spec).await.unwrap_err().event_id(), Some(&2.into()));
 
     let events = captured.events.lock().unwrap();
     assert_eq!(events.len(), 1, "{events:?}");

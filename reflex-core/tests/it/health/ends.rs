@@ -1,6 +1,7 @@
 //! Runs that fail, are started again, or end otherwise.
 
 use std::{
+    error::Error as _,
     future::{pending, ready},
     pin::pin,
     sync::{
@@ -57,7 +58,7 @@ async fn a_failure_lasts_until_its_event_is_passed() {
     let broken = Arc::new(AtomicBool::new(true));
     // The store has nothing, so that each run begins before the event that fails.
     let mut spec = Spec::new(filled(3), Forgetful, fails_at(2, broken.clone())).health(&health);
-    assert!(run(&mut spec).await.is_err());
+    assert_eq!(run(&mut spec).await.unwrap_err().event_id(), Some(&2.into()));
     let first = only(&health);
     check(&first, ConsumerState::Failing, false);
     let error = first.last_error.unwrap();
@@ -65,7 +66,7 @@ async fn a_failure_lasts_until_its_event_is_passed() {
     assert_eq!(error.message, "consumer `billing`: the handler failed at event 2 (foreign id `order-2`): no price");
 
     sleep(MINUTE).await;
-    assert!(run(&mut spec).await.is_err());
+    assert_eq!(run(&mut spec).await.unwrap_err().event_id(), Some(&2.into()));
     let second = only(&health);
     assert_eq!((second.failures, second.runs), (2, 2));
     let lasted = chrono::Utc::now() - second.since;
@@ -105,7 +106,7 @@ async fn a_consumer_goes_on_failing_while_it_hangs_at_the_event() {
         async move { if first { Err(HandlerError::new("no price")) } else { pending().await } }
     });
     let mut spec = Spec::new(filled(1), MemoryCursors::new(), consumer).health(&health).boxed();
-    assert!(run(&mut spec).await.is_err());
+    assert_eq!(run(&mut spec).await.unwrap_err().event_id(), Some(&1.into()));
     check(&seen_after(Duration::from_secs(5), &health, &mut spec).await, ConsumerState::Failing, false);
 }
 
@@ -115,7 +116,7 @@ async fn a_failure_without_an_event_is_over_after_a_second_at_the_head() {
     let source = Tells::new(0, StreamPosition::behind(0));
     let mut spec = Spec::new(source.clone(), MemoryCursors::new(), done("billing")).health(&health).boxed();
     source.events.fail_next_open(Error::stream("read events table `orders`", std::io::Error::other("refused")));
-    assert!(run(&mut spec).await.is_err());
+    assert_eq!(run(&mut spec).await.unwrap_err().source().unwrap().to_string(), "refused");
     check(&only(&health), ConsumerState::Failing, false);
     assert_eq!(only(&health).last_error.unwrap().event_id, None);
 
@@ -134,7 +135,7 @@ async fn a_failure_at_an_event_is_not_over_by_waiting() {
     let health = Health::new();
     let (cursors, broken) = (MemoryCursors::new(), Arc::new(AtomicBool::new(true)));
     let mut spec = Spec::new(filled(1), cursors.clone(), fails_at(1, broken)).health(&health).boxed();
-    assert!(run(&mut spec).await.is_err());
+    assert_eq!(run(&mut spec).await.unwrap_err().event_id(), Some(&1.into()));
     cursors.set("billing", &1.into()).await.unwrap();
     check(&seen_after(MINUTE, &health, &mut spec).await, ConsumerState::Failing, false);
 }
@@ -161,7 +162,7 @@ async fn a_consumer_that_is_stopped_before_it_recovers_is_stopped() {
     let health = Health::new();
     let broken = Arc::new(AtomicBool::new(true));
     let mut spec = Spec::new(filled(1), MemoryCursors::new(), fails_at(1, broken)).health(&health);
-    assert!(run(&mut spec).await.is_err());
+    assert_eq!(run(&mut spec).await.unwrap_err().event_id(), Some(&1.into()));
     check(&only(&health), ConsumerState::Failing, false);
     assert!(run_until(&mut spec, ready(())).await.unwrap_err().is_stopped());
     check(&only(&health), ConsumerState::Stopped, true);
